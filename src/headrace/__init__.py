@@ -1,0 +1,1 @@
+"""Headrace: model serving with Ray Serve's programming model. See `docs/`."""

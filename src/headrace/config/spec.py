@@ -1,0 +1,225 @@
+"""What crosses process borders on the control plane: specs in, status and routing tables out.
+
+msgspec structs, so that encoding is fast and typed. User code is opaque bytes here and stays so: only replicas (and
+the process that builds an application) ever unpickle it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class DeploymentSpec(msgspec.Struct, kw_only=True):
+    """One deployment as the driver wants it.
+
+    `options` is `DeploymentOptions.model_dump(mode="json")`. `code` is `cloudpickle.dumps((callable, args, kwargs))`.
+    `version` decides whether a redeploy restarts replicas: a hash of code, arguments and the options that only a new
+    process can take on.
+    """
+
+    app: str
+    name: str
+    options: dict[str, Any]
+    code: bytes
+    version: str
+    description: dict[str, Any] = {}
+    ingress: bool = False
+
+
+class ApplicationSpec(msgspec.Struct, kw_only=True):
+    """One application: a graph of deployments, and the route that leads to its ingress deployment.
+
+    `runtime_env`: `env_vars`, `working_dir`, and `sys_path` (the driver's, so that its modules import in replicas).
+    `config` is the declarative config that it was built from, if it was.
+    """
+
+    name: str
+    route_prefix: str | None
+    ingress: str
+    deployments: list[DeploymentSpec]
+    runtime_env: dict[str, Any] = {}
+    config: dict[str, Any] | None = None
+
+
+class DeployRequest(msgspec.Struct, kw_only=True):
+    """`replace_all`: applications that are not in the list are deleted (the declarative REST API)."""
+
+    applications: list[ApplicationSpec]
+    replace_all: bool = False
+
+
+class DeployReply(msgspec.Struct, kw_only=True):
+    deployed: list[str]
+
+
+class DeleteRequest(msgspec.Struct, kw_only=True):
+    names: list[str]
+
+
+class ReplicaSpec(msgspec.Struct, kw_only=True):
+    """What a fresh replica process is told to run. `rank` is the replica's place among its deployment's."""
+
+    replica_id: str
+    deployment: DeploymentSpec
+    route_prefix: str | None
+    rank: int = 0
+    world_size: int = 1
+    root_path: str = ""
+    max_body_bytes: int | None = None
+    runtime_env: dict[str, Any] = {}
+
+
+class InitializeReply(msgspec.Struct, kw_only=True):
+    """`docs_path`, `openapi_path`: set when the replica's handler describes itself."""
+
+    replica_id: str
+    pid: int
+    has_check_health: bool = False
+    has_reconfigure: bool = False
+    retryable_methods: list[str] = []
+
+
+class ReconfigureRequest(msgspec.Struct, kw_only=True):
+    """Options that a running replica takes on without a restart."""
+
+    options: dict[str, Any]
+    user_config_changed: bool = False
+
+
+class DrainRequest(msgspec.Struct, kw_only=True):
+    """Refuse new requests; look every `wait_loop_s`; give up after `timeout_s` (seconds)."""
+
+    wait_loop_s: float
+    timeout_s: float
+
+
+class ReplicaState(msgspec.Struct, kw_only=True):
+    """What a replica says of itself to a controller that meets it (again)."""
+
+    replica_id: str
+    app: str
+    deployment: str
+    version: str
+    phase: str  # "starting" | "initializing" | "running" | "draining"
+    ongoing: int = 0
+    spec: ReplicaSpec | None = None
+    error: str | None = None
+    multiplexed_model_ids: list[str] = []
+
+
+class ReplicaVitals(msgspec.Struct, kw_only=True):
+    """Told from a separate thread. `loop_blocked_s`: for how long the event loop has not turned, seconds."""
+
+    replica_id: str
+    pid: int
+    phase: str
+    loop_blocked_s: float
+    ongoing: int
+
+
+class RouteEntry(msgspec.Struct, kw_only=True):
+    app: str
+    route_prefix: str
+    ingress: str
+    request_timeout_s: float | None = None
+
+
+class RoutingTable(msgspec.Struct, kw_only=True):
+    routes: list[RouteEntry] = []
+
+
+class ReplicaTarget(msgspec.Struct, kw_only=True):
+    """One replica that takes requests. `address`: path of a Unix socket, or `host:port`."""
+
+    replica_id: str
+    address: str
+    max_ongoing_requests: int
+    multiplexed_model_ids: list[str] = []
+    node: str = ""
+
+
+class DeploymentTargets(msgspec.Struct, kw_only=True):
+    """The replica set of one deployment, as routers see it.
+
+    `unavailable`: why no request can be served and none should wait (deploy failed, deployment unknown); None while
+    replicas exist or may still come.
+    """
+
+    app: str
+    deployment: str
+    replicas: list[ReplicaTarget] = []
+    max_ongoing_requests: int = 5
+    max_queued_requests: int = -1
+    routing_policy: dict[str, Any] = {}
+    retryable_methods: list[str] = []
+    unavailable: str | None = None
+
+
+class WatchRequest(msgspec.Struct, kw_only=True):
+    """`versions`: key to the version already known (0 for none)."""
+
+    versions: dict[str, int]
+
+
+class WatchUpdate(msgspec.Struct, kw_only=True):
+    """`value`: msgpack of a `RoutingTable` (key "routes") or of `DeploymentTargets` (key "<app>#<deployment>")."""
+
+    key: str
+    version: int
+    value: msgspec.Raw
+
+
+class ReplicaStatus(msgspec.Struct, kw_only=True):
+    replica_id: str
+    state: str
+    pid: int | None = None
+    started_at: float | None = None
+    message: str = ""
+
+
+class DeploymentStatus(msgspec.Struct, kw_only=True):
+    """`status`: Ray Serve's words: UPDATING, HEALTHY, UNHEALTHY, DEPLOY_FAILED, UPSCALING, DOWNSCALING."""
+
+    name: str
+    status: str
+    status_trigger: str
+    message: str
+    replica_states: dict[str, int]
+    target_num_replicas: int
+    options: dict[str, Any]
+    replicas: list[ReplicaStatus] = []
+    description: dict[str, Any] = {}
+
+
+class ApplicationStatus(msgspec.Struct, kw_only=True):
+    """`status`: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY, DELETING."""
+
+    name: str
+    status: str
+    message: str
+    route_prefix: str | None
+    ingress: str
+    last_deployed_time_s: float
+    deployments: list[DeploymentStatus]
+    config: dict[str, Any] | None = None
+
+
+class ProxyStatus(msgspec.Struct, kw_only=True):
+    name: str
+    pid: int | None
+    status: str  # STARTING | HEALTHY | UNHEALTHY | DRAINED
+
+
+class InstanceStatus(msgspec.Struct, kw_only=True):
+    version: str
+    session: str
+    root_pid: int
+    controller_pid: int
+    http_host: str | None
+    http_port: int | None
+    rest_host: str
+    rest_port: int
+    proxies: list[ProxyStatus]
+    applications: list[ApplicationStatus]
