@@ -1,0 +1,78 @@
+"""The request that the current task or thread works on: its id, route, model, deadline and the calls it made.
+
+A `RequestContext` is set by the replica before user code runs (a `contextvars` variable, so that tasks and worker
+threads inherit it), read by handles, which pass it downstream, and by the public getters.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> object: ...
+
+
+class RequestContext:
+    """What travels with a request from its first HTTP byte or handle call through every downstream call.
+
+    Attributes:
+        request_id: unique id, from the `x-request-id` header where the client sent one.
+        app: name of the application whose replica works on it ("" in a driver).
+        deployment: name of the deployment.
+        route: the route prefix that the request came in by ("" for handle calls from a driver).
+        multiplexed_model_id: the model asked for, "" if none.
+        session_id: key of session affinity, "" if none.
+        deadline: `time.monotonic()` at which nobody waits for the answer any more; None for no limit.
+        calls: downstream calls that are not answered yet; cancelled with the request.
+    """
+
+    __slots__ = (
+        "app",
+        "calls",
+        "deadline",
+        "deployment",
+        "multiplexed_model_id",
+        "request_id",
+        "route",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        request_id: str,
+        app: str = "",
+        deployment: str = "",
+        route: str = "",
+        multiplexed_model_id: str = "",
+        session_id: str = "",
+        deadline: float | None = None,
+    ) -> None:
+        self.request_id = request_id
+        self.app = app
+        self.deployment = deployment
+        self.route = route
+        self.multiplexed_model_id = multiplexed_model_id
+        self.session_id = session_id
+        self.deadline = deadline
+        self.calls: set[Cancellable] | None = None
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline (may be negative), or None where there is none."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def cancel_calls(self) -> None:
+        """Cancel every downstream call that has not been answered."""
+        calls, self.calls = self.calls, None
+        for call in calls or ():
+            call.cancel()
+
+
+request_context: ContextVar[RequestContext | None] = ContextVar("headrace_request", default=None)
+
+
+def current() -> RequestContext | None:
+    """The context of the request that this task or thread works on, or None outside of any."""
+    return request_context.get()
