@@ -1,0 +1,321 @@
+"""One end of a connection: bytes in to frames, frames out to bytes, for callers and callees alike.
+
+Small frames are written at once (uvloop joins the writes of one loop turn into one system call). A frame too large for
+that goes through shared memory, or waits in a queue of its call and leaves in parts, in turn with other calls' parts,
+whenever the socket takes more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from headrace.wire import frames
+from headrace.wire.codec import Buffers
+from headrace.wire.errors import ConnectionLost, ProtocolViolation
+from headrace.wire.frames import HEAD, HEAD_BYTES, MAX_FRAME
+from headrace.wire.shm import MIN_PAYLOAD, Segment, SegmentPool, map_segment
+
+logger = logging.getLogger("headrace.wire")
+
+_pack = HEAD.pack
+_unpack = HEAD.unpack_from
+
+_shared_encode = msgspec.msgpack.Encoder().encode
+_shared_decode = msgspec.msgpack.Decoder(tuple[int, str, int]).decode
+_release_decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+class SharedMemory:
+    """This process's segments and the folder that they lie in, shared by its connections."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pool = SegmentPool(folder)
+
+
+class _Assembly:
+    __slots__ = ("buffer", "flags", "header_len", "kind", "position")
+
+    def __init__(self, total: int, header_len: int, kind: int, flags: int) -> None:
+        self.buffer = bytearray(total)
+        self.header_len = header_len
+        self.kind = kind
+        self.flags = flags
+        self.position = 0
+
+
+class Connection(asyncio.Protocol):
+    """Frames over one socket. Subclasses say what a frame means (`frame_received`, `lost`).
+
+    Args:
+        loop: the event loop that it lives on; nothing here may be called from another thread.
+        shared: shared memory for large payloads, or None where the peer is on another machine.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, shared: SharedMemory | None) -> None:
+        self.loop = loop
+        self.shared = shared
+        self.closed = False
+        self.authenticated = False
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._pending = b""
+        self._paused = False
+        self._drained: asyncio.Event = asyncio.Event()
+        self._drained.set()
+        self._bulk: dict[int, deque[Iterator[bytes]]] = {}
+        self._turns: deque[int] = deque()
+        self._assemblies: dict[int, _Assembly] = {}
+        self._lent: dict[int, Segment] = {}
+        self._released: deque[int] = deque()
+        self._thread = threading.get_ident()
+
+    # What subclasses implement.
+
+    def frame_received(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes | memoryview) -> None:
+        raise ProtocolViolation(f"unexpected frame of kind {kind}")
+
+    def handshake_received(self, data: bytes) -> int:
+        """Take handshake bytes; return how many were used (0: more are needed)."""
+        raise ProtocolViolation("no handshake expected")
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The connection is gone; fail whatever still waits on it."""
+
+    # Out.
+
+    def send(self, kind: int, flags: int, call_id: int, header: bytes = b"", payload: bytes | Buffers = b"") -> None:
+        """Send one frame. Never blocks; large payloads leave as the socket takes them."""
+        if self.closed:
+            return
+        if type(payload) is bytes:
+            size = len(header) + len(payload)
+            if size <= frames.PART_BYTES and call_id not in self._bulk:
+                self.transport.write(_pack(size, call_id, len(header), kind, flags) + header + payload)
+                return
+            self._send_large(kind, flags, call_id, header, [payload], len(payload))
+        else:
+            self._send_large(kind, flags, call_id, header, payload, sum(map(len, payload)))
+
+    def _send_large(
+        self, kind: int, flags: int, call_id: int, header: bytes, payload: Buffers | list[bytes], size: int
+    ) -> None:
+        if size >= MIN_PAYLOAD and flags & frames.PICKLED and self.shared is not None:
+            segment = self.shared.pool.write(payload, size)
+            if segment is not None:
+                self._lent[segment.id] = segment
+                shared = _shared_encode((segment.id, segment.name, size))
+                payload, size, flags = [shared], len(shared), flags | frames.SHARED
+        total = len(header) + size
+        queue = self._bulk.get(call_id)
+        if total <= frames.PART_BYTES and queue is None:
+            self.transport.write(b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload)))
+            return
+        if queue is None:
+            queue = self._bulk[call_id] = deque()
+            self._turns.append(call_id)
+        if total <= frames.PART_BYTES:
+            whole = b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload))
+            queue.append(iter((whole,)))
+        else:
+            queue.append(_in_parts(kind, flags, call_id, header, payload, total))
+        self._write_bulk()
+
+    def _write_bulk(self) -> None:
+        turns, bulk = self._turns, self._bulk
+        while turns and not self._paused and not self.closed:
+            call_id = turns.popleft()
+            queue = bulk[call_id]
+            part = next(queue[0], None)
+            if part is None:
+                queue.popleft()
+                if not queue:
+                    del bulk[call_id]
+                    continue
+            else:
+                self.transport.write(part)
+            turns.append(call_id)
+
+    def forget_bulk(self, call_id: int) -> None:
+        """Drop what is left of a cancelled call's large frames that have not begun to leave."""
+        queue = self._bulk.get(call_id)
+        while queue is not None and len(queue) > 1:
+            queue.pop()
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more.
+
+        Raises:
+            ConnectionLost: it ended meanwhile.
+        """
+        if self._paused:
+            await self._drained.wait()
+        if self.closed:
+            raise ConnectionLost("the connection was closed")
+
+    @property
+    def congested(self) -> bool:
+        return self._paused
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._drained.set()
+        if self._turns:
+            self._write_bulk()
+
+    # In.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(high=2 * frames.PART_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        try:
+            if not self.authenticated:
+                used = self.handshake_received(data)
+                if not self.authenticated:
+                    self._pending = data[used:]
+                    return
+                data = data[used:]
+            self._parse(data)
+        except ProtocolViolation as error:
+            logger.warning("closed a connection from %s: %s", self._peer(), error)
+            self.abort()
+
+    def _parse(self, data: bytes) -> None:
+        position = 0
+        size = len(data)
+        while size - position >= HEAD_BYTES:
+            length, call_id, header_len, kind, flags = _unpack(data, position)
+            if length > MAX_FRAME or header_len > length or kind not in frames.KINDS:
+                raise ProtocolViolation("bytes that are no frame")
+            start = position + HEAD_BYTES
+            end = start + length
+            if end > size:
+                break
+            position = end
+            middle = start + header_len
+            if flags & frames.SHARED or kind >= frames.PART:
+                self._special(kind, flags, call_id, data[start:middle], data[middle:end])
+            else:
+                self.frame_received(kind, flags, call_id, data[start:middle], data[middle:end])
+        if position < size:
+            self._pending = data[position:] if position else data
+
+    def _special(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes) -> None:
+        if kind == frames.PART:
+            self._part_received(call_id, header, payload)
+        elif kind == frames.RELEASE:
+            for segment_id in _release_decode(payload):
+                segment = self._lent.pop(segment_id, None)
+                if segment is not None and self.shared is not None:
+                    self.shared.pool.give_back(segment)
+        elif flags & frames.SHARED and kind < frames.PART:
+            self.frame_received(kind, flags & ~frames.SHARED, call_id, header, self._mapped(payload))
+        else:
+            self.frame_received(kind, flags, call_id, header, payload)
+
+    def _mapped(self, payload: bytes) -> memoryview:
+        if self.shared is None:
+            raise ProtocolViolation("shared memory on a connection that has none")
+        try:
+            segment_id, name, size = _shared_decode(payload)
+            return map_segment(self.shared.folder, name, size, lambda: self._release(segment_id))
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ProtocolViolation(f"a shared segment cannot be mapped: {error}") from error
+
+    def _release(self, segment_id: int) -> None:
+        """Called by the garbage collector, perhaps on another thread: only takes a note."""
+        self._released.append(segment_id)
+        if len(self._released) == 1:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                if threading.get_ident() == self._thread:
+                    self.loop.call_soon(self._send_released)
+                else:
+                    self.loop.call_soon_threadsafe(self._send_released)
+
+    def _send_released(self) -> None:
+        ids = []
+        while self._released:
+            ids.append(self._released.popleft())
+        if ids:
+            self.send(frames.RELEASE, 0, 0, b"", msgspec.msgpack.encode(ids))
+
+    def _part_received(self, call_id: int, header: bytes, payload: bytes) -> None:
+        assembly = self._assemblies.get(call_id)
+        if assembly is None:
+            try:
+                total, header_len, kind, flags = frames.PART_HEADER.unpack(header)
+            except Exception as error:
+                raise ProtocolViolation("the first part of a frame has no description") from error
+            if total > frames.MAX_ASSEMBLED or header_len > total:
+                raise ProtocolViolation("a frame in parts is too large")
+            assembly = self._assemblies[call_id] = _Assembly(total, header_len, kind, flags)
+        end = assembly.position + len(payload)
+        if end > len(assembly.buffer):
+            raise ProtocolViolation("more parts than the frame has bytes")
+        assembly.buffer[assembly.position : end] = payload
+        assembly.position = end
+        if end == len(assembly.buffer):
+            del self._assemblies[call_id]
+            view = memoryview(assembly.buffer)
+            header = bytes(view[: assembly.header_len])
+            self.frame_received(assembly.kind, assembly.flags, call_id, header, view[assembly.header_len :])
+
+    # The end.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._drained.set()
+        self._bulk.clear()
+        self._turns.clear()
+        self._assemblies.clear()
+        if self.shared is not None:
+            for segment in self._lent.values():
+                # Not used again: the peer may still look into it.
+                self.shared.pool.discard(segment)
+        self._lent.clear()
+        self.lost(ConnectionLost(f"the connection was lost{f': {exc}' if exc else ''}"))
+
+    def close(self) -> None:
+        """Close after what has been written has left."""
+        if not self.closed and self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if not self.closed and self.transport is not None:
+            self.transport.abort()
+
+    def _peer(self) -> str:
+        peer = self.transport.get_extra_info("peername") if self.transport is not None else None
+        return str(peer) if peer else "a Unix socket"
+
+
+def _in_parts(
+    kind: int, flags: int, call_id: int, header: bytes, payload: Buffers | list[bytes], total: int
+) -> Iterator[bytes]:
+    """The PART frames of a large frame; the first describes it."""
+    description = frames.PART_HEADER.pack(total, len(header), kind, flags)
+    for buffer in (header, *payload):
+        view = memoryview(buffer)
+        for start in range(0, len(view), frames.PART_BYTES):
+            piece = view[start : start + frames.PART_BYTES]
+            head = _pack(len(description) + len(piece), call_id, len(description), frames.PART, 0)
+            yield b"".join((head, description, piece))
+            description = b""
