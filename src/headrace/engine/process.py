@@ -1,0 +1,89 @@
+"""What a process is asked to be, what it is told, and what is known of it. The same for every engine."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.engine.resources import Allocation
+
+
+class ProcessSpec(msgspec.Struct, kw_only=True):
+    """A process to start.
+
+    Attributes:
+        name: unique among the living processes of the instance.
+        role: "controller", "proxy", "replica" or "builder".
+        entry: "package.module:function", called with a `ProcessContext`. When it returns, the process ends with status
+            0; what it raises is printed and ends it with status 1.
+        args: what msgpack can carry.
+        listen: file name of a Unix socket in the session folder. It is bound and listens before the process exists, so
+            that connecting to a new process never fails.
+        env: environment variables to set on top of the engine's own.
+        cwd: working directory; None for the engine's.
+        restart: start it again whenever it ends.
+        allocation: the resources that it holds. An engine fills it in from `allocate`.
+    """
+
+    name: str
+    role: str
+    entry: str
+    args: dict[str, Any] = {}
+    listen: str | None = None
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    restart: bool = False
+    allocation: Allocation | None = None
+
+
+@dataclass
+class ProcessContext:
+    """What a new process is handed.
+
+    Attributes:
+        name: its name.
+        args: `ProcessSpec.args`.
+        session_dir: folder of the instance.
+        secret: the instance's secret, which proves that a peer belongs to it.
+        listeners: listening sockets: "wire" is the process's own, if it asked for one; "http" for proxies that serve
+            HTTP; "rest" for the controller.
+        lifeline: where the system cannot end a process with its parent: a file descriptor at its end of file once the
+            engine is gone. It is watched already.
+    """
+
+    name: str
+    args: dict[str, Any]
+    session_dir: Path
+    secret: bytes
+    listeners: dict[str, socket.socket] = field(default_factory=dict)
+    lifeline: int | None = None
+
+
+class ProcessInfo(msgspec.Struct, kw_only=True):
+    """A living process. `listen`: path of its socket. `started_at`: seconds since the epoch."""
+
+    name: str
+    role: str
+    pid: int
+    listen: str | None
+    started_at: float
+    args: dict[str, Any] = {}
+    allocation: Allocation | None = None
+
+
+class ProcessExited(msgspec.Struct, kw_only=True):
+    """A process that ended: with an exit code, or by a signal.
+
+    `sequence` counts the ends of an instance from 1; who has seen up to `n` asks for what came after `n`.
+    """
+
+    sequence: int
+    name: str
+    role: str
+    pid: int
+    exit_code: int | None = None
+    signal: int | None = None
