@@ -20,6 +20,10 @@ class ConfigError(HeadraceError, ValueError):
     """
 
 
+class ConfigTypeError(ConfigError, TypeError):
+    """A `ConfigError` about a value of the wrong type, where Ray Serve raises `TypeError`."""
+
+
 class ApplicationBuildError(HeadraceError):
     """An application's import path cannot be imported, or does not lead to an application."""
 
@@ -91,6 +95,10 @@ class DeploymentUnavailableError(HeadraceError):
 
 class ReplicaUnavailableError(HeadraceError):
     """The replica died or hung up while it worked on the request, and the request may not be sent again."""
+
+
+class BatchError(HeadraceError, RuntimeError):
+    """A batched function broke its contract: one result per request, no request larger than a whole batch."""
 
 
 class RemoteError(HeadraceError):
