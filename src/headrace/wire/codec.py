@@ -69,7 +69,8 @@ def _layout(data: bytes, out: list[pickle.PickleBuffer]) -> Buffers:
     table = struct.pack(f"<IQ{len(views)}Q", len(views), len(data), *(view.nbytes for view in views))
     parts: Buffers = []
     position = 0
-    for part in (table, data, *views):
+    pieces: tuple[bytes | memoryview, ...] = (table, data, *views)
+    for part in pieces:
         parts.append(part)
         position += len(part)
         pad = -position % _ALIGN

@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         """Send one frame. Never blocks; large payloads leave as the socket takes them."""
         if self.closed:
             return
-        if type(payload) is bytes:
+        if isinstance(payload, bytes):
             size = len(header) + len(payload)
             if size <= frames.PART_BYTES and call_id not in self._bulk:
                 self.transport.write(_pack(size, call_id, len(header), kind, flags) + header + payload)

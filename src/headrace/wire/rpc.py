@@ -204,7 +204,7 @@ class RpcClient:
                 payload = await call.future
         finally:
             call.abandon()
-        return msgspec.msgpack.decode(payload, type=type)  # type: ignore[no-any-return]
+        return msgspec.msgpack.decode(payload, type=type)
 
     async def stream(self, method: str, body: Any = None, *, type: type[T] | Any = Any) -> AsyncIterator[T]:
         """Call a streaming `method`; raises as `call`, from the iteration."""

@@ -62,7 +62,7 @@ class SegmentPool:
         position = 0
         for buffer in buffers:
             end = position + len(buffer)
-            segment.map[position:end] = buffer  # type: ignore[assignment]
+            segment.map[position:end] = buffer
             position = end
         return segment
 

@@ -1,0 +1,140 @@
+"""A request on its way to whichever replica the router chooses, again and again if need be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.wire.caller import Call
+from headrace.wire.codec import Buffers
+from headrace.wire.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from headrace.router.link import ReplicaLink
+    from headrace.router.router import Router
+
+MAX_ATTEMPTS = 5
+"""How often a retryable request is sent before its replicas' deaths count as its own failure."""
+
+
+class RoutedCall(Call):
+    """Subclasses implement `answered`, `failed`, `failed_remotely` and, for streams, `started`, `piece` and `ended`.
+
+    Attributes:
+        retryable: whether it may be sent again when its replica died before it answered.
+        settled: answered, failed or abandoned; nothing more will be told.
+    """
+
+    __slots__ = (
+        "attempts",
+        "flags",
+        "header",
+        "link",
+        "method",
+        "multiplexed_model_id",
+        "payload",
+        "responding",
+        "retryable",
+        "router",
+        "session_id",
+        "settled",
+    )
+
+    def __init__(
+        self,
+        flags: int,
+        header: bytes,
+        payload: bytes | Buffers,
+        *,
+        method: str = "",
+        multiplexed_model_id: str = "",
+        session_id: str = "",
+        retryable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.flags = flags
+        self.header = header
+        self.payload = payload
+        self.method = method
+        self.multiplexed_model_id = multiplexed_model_id
+        self.session_id = session_id
+        self.retryable = retryable
+        self.settled = False
+        self.responding = False
+        self.attempts = 0
+        self.link: ReplicaLink | None = None
+        self.router: Router | None = None
+
+    # For subclasses.
+
+    def answered(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        """The answer; the header's first four bytes are the router's."""
+
+    def failed_remotely(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        """The replica answers with an `ErrorHeader` (after four bytes) and perhaps a pickled exception."""
+
+    def failed(self, error: Exception) -> None:
+        """No replica answers: refused, unavailable, lost."""
+
+    def started(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        """A streamed answer begins."""
+
+    def piece(self, flags: int, payload: bytes | memoryview) -> None:
+        """A piece of a streamed answer."""
+
+    def ended(self) -> None:
+        """A streamed answer is complete."""
+
+    # From the wire.
+
+    def on_response(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        self.settled = True
+        self.link.finished(header)  # type: ignore[union-attr]
+        self.answered(flags, header, payload)
+
+    def on_error(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        self.settled = True
+        self.link.finished(header)  # type: ignore[union-attr]
+        self.failed_remotely(flags, header, payload)
+
+    def on_start(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        self.responding = True
+        self.started(flags, header, payload)
+
+    def on_chunk(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        self.piece(flags, payload)
+
+    def on_end(self, header: bytes) -> None:
+        self.settled = True
+        self.link.finished(header)  # type: ignore[union-attr]
+        self.ended()
+
+    def on_reject(self, header: bytes) -> None:
+        link, self.link = self.link, None
+        link.rejected(header)  # type: ignore[union-attr]
+        self.router.requeue(self)  # type: ignore[union-attr]
+
+    def on_lost(self, error: ConnectionLost) -> None:
+        link, self.link = self.link, None
+        link.inflight -= 1  # type: ignore[union-attr]
+        self.router.lost(self)  # type: ignore[union-attr]
+
+    # From whoever waits for it.
+
+    def cancel(self) -> bool:
+        """Give up on it: it leaves the queue, or its replica is told. False where it was settled already."""
+        if self.settled:
+            return False
+        self.settled = True
+        link = self.link
+        if link is not None:
+            self.abandon()
+            link.abandoned()
+        elif self.router is not None:
+            self.router.left_queue()
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Settle it with an error of ours."""
+        if not self.settled:
+            self.settled = True
+            self.failed(error)

@@ -1,0 +1,159 @@
+"""The connection to one replica, and what this process knows of its load."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from headrace.config.spec import ReplicaTarget
+from headrace.wire.caller import CallerConnection, connect
+from headrace.wire.connection import SharedMemory
+from headrace.wire.errors import HandshakeFailed
+
+if TYPE_CHECKING:
+    from headrace.router.call import RoutedCall
+    from headrace.router.router import Router
+
+logger = logging.getLogger("headrace.router")
+
+_FIRST_RETRY_S = 0.02
+_LAST_RETRY_S = 1.0
+
+
+class ReplicaLink:
+    """One replica as one router sees it.
+
+    Attributes:
+        inflight: requests that this router has sent and that are not answered.
+        others: requests of other callers there, as of its last answer.
+        full: it rejected a request and has not said since that it has room.
+        limit: its `max_ongoing_requests`.
+    """
+
+    __slots__ = (
+        "_task",
+        "address",
+        "connection",
+        "full",
+        "inflight",
+        "leaving",
+        "limit",
+        "model_ids",
+        "node",
+        "others",
+        "replica_id",
+        "router",
+    )
+
+    def __init__(self, router: Router, target: ReplicaTarget) -> None:
+        self.router = router
+        self.replica_id = target.replica_id
+        self.address = target.address
+        self.node = target.node
+        self.limit = target.max_ongoing_requests
+        self.model_ids = set(target.multiplexed_model_ids)
+        self.inflight = 0
+        self.others = 0
+        self.full = False
+        self.leaving = False
+        self.connection: CallerConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> int:
+        """Requests there: ours, and those of others as last heard."""
+        return self.inflight + self.others
+
+    @property
+    def free(self) -> bool:
+        return self.inflight < self.limit and not self.full
+
+    def update(self, target: ReplicaTarget) -> None:
+        self.limit = target.max_ongoing_requests
+        self.model_ids = set(target.multiplexed_model_ids)
+
+    def send(self, call: RoutedCall) -> None:
+        self.inflight += 1
+        call.link = self
+        call.attempts += 1
+        if call.multiplexed_model_id:
+            self.model_ids.add(call.multiplexed_model_id)
+        self.connection.call(call, call.flags, call.header, call.payload)  # type: ignore[union-attr]
+
+    def finished(self, header: bytes) -> None:
+        """One of our requests was answered; the header says how many the replica still works on."""
+        self.inflight -= 1
+        others = int.from_bytes(header[:4], "little") - self.inflight
+        self.others = others if others > 0 else 0
+        self.full = False
+        if self.router.queue:
+            self.router.dispatch()
+        if self.leaving and self.inflight <= 0:
+            self.close()
+
+    def rejected(self, header: bytes) -> None:
+        self.inflight -= 1
+        self.others = max(0, int.from_bytes(header[:4], "little") - self.inflight)
+        self.full = True
+
+    def abandoned(self) -> None:
+        """One of our requests was cancelled. The replica answers nothing to it, so its place is free for us now."""
+        self.inflight -= 1
+        if self.router.queue:
+            self.router.dispatch()
+        if self.leaving and self.inflight <= 0:
+            self.close()
+
+    # The connection.
+
+    def open(self, loop: asyncio.AbstractEventLoop, secret: bytes, shared: SharedMemory | None) -> None:
+        self._task = loop.create_task(self._connect(secret, shared))
+
+    async def _connect(self, secret: bytes, shared: SharedMemory | None) -> None:
+        delay_s = _FIRST_RETRY_S
+        while not self.leaving:
+            try:
+                connection = await connect(self.address, secret, shared)
+            except (OSError, HandshakeFailed, TimeoutError) as error:
+                logger.debug("no connection to replica %s yet: %s", self.replica_id, error)
+                await asyncio.sleep(delay_s)
+                delay_s = min(_LAST_RETRY_S, 2 * delay_s)
+                continue
+            self._task = None
+            if self.leaving:
+                connection.close()
+                return
+            self.connection = connection
+            self.full = False
+            self.others = 0
+            connection.on_lost = lambda: self._connection_lost(secret, shared)
+            connection.on_capacity = self._has_capacity
+            self.router.joined(self)
+            return
+
+    def _has_capacity(self) -> None:
+        self.full = False
+        if self.router.queue:
+            self.router.dispatch()
+
+    def _connection_lost(self, secret: bytes, shared: SharedMemory | None) -> None:
+        self.connection = None
+        self.router.left(self)
+        if not self.leaving:
+            self.open(self.router.loop, secret, shared)
+
+    def leave(self) -> None:
+        """The replica takes no new requests from now on; what is in flight is still answered."""
+        self.leaving = True
+        self.router.left(self)
+        if self.inflight <= 0:
+            self.close()
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None

@@ -1,0 +1,207 @@
+"""Queues a deployment's requests at their caller and dispatches them to replicas with room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from headrace.config.spec import DeploymentTargets
+from headrace.exceptions import (
+    BackPressureError,
+    ConfigError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from headrace.router.call import MAX_ATTEMPTS, RoutedCall
+from headrace.router.link import ReplicaLink
+from headrace.router.policy import ModelAffinity, PowerOfTwoChoices, RoutingPolicy, SessionAffinity, load_policy
+from headrace.wire.connection import SharedMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("headrace.router")
+
+RETRY_AFTER_S = 1.0
+
+
+class Router:
+    """Routes the requests of one process to one deployment. Lives on one event loop.
+
+    Requests go out in the order in which they came. One that finds no room waits; where `max_queued_requests` wait
+    already, it is refused. A request that a replica rejects (other callers filled it) goes back to the head of the
+    queue. Nothing polls: replicas say when they have room again.
+
+    Attributes:
+        queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
+        queued: how many really wait.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        deployment: str,
+        loop: asyncio.AbstractEventLoop,
+        secret: bytes,
+        shared: SharedMemory | None,
+    ) -> None:
+        self.app = app
+        self.deployment = deployment
+        self.loop = loop
+        self.queue: deque[RoutedCall] = deque()
+        self.queued = 0
+        self.unavailable: str | None = None
+        self.retryable_methods: frozenset[str] = frozenset()
+        self.on_change: Callable[[], None] | None = None
+        self._secret = secret
+        self._shared = shared
+        self._links: dict[str, ReplicaLink] = {}
+        self._ready: list[ReplicaLink] = []
+        self._max_queued = -1
+        self._default: RoutingPolicy = PowerOfTwoChoices()
+        self._by_model: RoutingPolicy = ModelAffinity()
+        self._by_session: RoutingPolicy = SessionAffinity()
+        self._custom: RoutingPolicy | None = None
+        self._policy_config: dict[str, object] = {}
+        self._dispatching = False
+
+    # Requests.
+
+    def submit(self, call: RoutedCall) -> None:
+        """Send a request to a replica, or queue it, or fail it."""
+        call.router = self
+        if self.unavailable is not None:
+            self.loop.call_soon(call.fail, DeploymentUnavailableError(self.unavailable))
+            return
+        if call.method in self.retryable_methods:
+            call.retryable = True
+        if not self.queued:
+            link = self._choose(call)
+            if link is not None:
+                link.send(call)
+                return
+        if 0 <= self._max_queued <= self.queued:
+            error = BackPressureError(self.queued, self._max_queued, retry_after_s=RETRY_AFTER_S)
+            self.loop.call_soon(call.fail, error)
+            return
+        self.queue.append(call)
+        self.queued += 1
+
+    def dispatch(self) -> None:
+        """Send queued requests for as long as there is room."""
+        if self._dispatching:
+            return
+        self._dispatching = True
+        queue = self.queue
+        try:
+            while queue:
+                call = queue[0]
+                if call.settled:
+                    queue.popleft()
+                    continue
+                link = self._choose(call)
+                if link is None:
+                    return
+                queue.popleft()
+                self.queued -= 1
+                link.send(call)
+        finally:
+            self._dispatching = False
+
+    def requeue(self, call: RoutedCall) -> None:
+        """A replica rejected it: it is first in the queue again, whatever the queue's limit."""
+        if call.settled:
+            return
+        self.queue.appendleft(call)
+        self.queued += 1
+        self.dispatch()
+
+    def left_queue(self) -> None:
+        """A waiting request was cancelled."""
+        self.queued -= 1
+
+    def lost(self, call: RoutedCall) -> None:
+        """The replica hung up on it."""
+        if call.settled:
+            return
+        if call.retryable and not call.responding and call.attempts < MAX_ATTEMPTS:
+            self.requeue(call)
+        else:
+            call.fail(
+                ReplicaUnavailableError(
+                    f"a replica of deployment {self.deployment!r} died or hung up while it worked on the request"
+                )
+            )
+
+    def _choose(self, call: RoutedCall) -> ReplicaLink | None:
+        if self._custom is not None:
+            return self._custom.choose(call, self._ready)
+        if call.multiplexed_model_id:
+            return self._by_model.choose(call, self._ready)
+        if call.session_id:
+            return self._by_session.choose(call, self._ready)
+        return self._default.choose(call, self._ready)
+
+    # The replica set.
+
+    def update(self, targets: DeploymentTargets) -> None:
+        """Take on a new replica set and limits."""
+        self._max_queued = targets.max_queued_requests
+        self.retryable_methods = frozenset(targets.retryable_methods)
+        self.unavailable = targets.unavailable
+        self._set_policy(targets.routing_policy)
+        wanted = {target.replica_id: target for target in targets.replicas}
+        for replica_id in [known for known in self._links if known not in wanted]:
+            self._links.pop(replica_id).leave()
+        for replica_id, target in wanted.items():
+            link = self._links.get(replica_id)
+            if link is not None:
+                link.update(target)
+            else:
+                link = self._links[replica_id] = ReplicaLink(self, target)
+                link.open(self.loop, self._secret, self._shared)
+        if self.unavailable is not None:
+            waiting, self.queue, self.queued = self.queue, deque(), 0
+            for call in waiting:
+                call.fail(DeploymentUnavailableError(self.unavailable))
+        elif self.queue:
+            self.dispatch()
+        if self.on_change is not None:
+            self.on_change()
+
+    def _set_policy(self, config: dict[str, object]) -> None:
+        if config == self._policy_config:
+            return
+        self._policy_config = config
+        self._custom = None
+        path = config.get("request_router_class")
+        if isinstance(path, str) and path:
+            kwargs = config.get("request_router_kwargs")
+            try:
+                self._custom = load_policy(path, kwargs if isinstance(kwargs, dict) else {})
+            except ConfigError as error:
+                logger.error("%s; requests to %s go by the default policy", error, self.deployment)
+
+    def joined(self, link: ReplicaLink) -> None:
+        """A replica is connected."""
+        self._ready.append(link)
+        if self.queue:
+            self.dispatch()
+
+    def left(self, link: ReplicaLink) -> None:
+        """A replica takes no more requests from here."""
+        if link in self._ready:
+            self._ready.remove(link)
+
+    @property
+    def ready_replicas(self) -> int:
+        return len(self._ready)
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.leaving = True
+            link.close()
+        self._links.clear()
+        self._ready.clear()
