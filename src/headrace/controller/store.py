@@ -1,0 +1,183 @@
+"""What is wanted, on disk: written before it is acted on, read when a controller starts again.
+
+SQLite in WAL mode. A crash of the process loses nothing; a crash of the machine loses at most the last moments, and
+with the machine the replicas are gone too.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.config.spec import ApplicationSpec, DeploymentSpec
+from headrace.exceptions import StartupError
+
+FORMAT = 1
+"""Version of the tables below, kept in `PRAGMA user_version`."""
+
+_TABLES = """
+CREATE TABLE applications (
+    name TEXT PRIMARY KEY, spec BLOB NOT NULL, deployed_at REAL NOT NULL, declared INTEGER NOT NULL,
+    deleting INTEGER NOT NULL DEFAULT 0
+) STRICT;
+-- A config that was accepted and is not built yet.
+CREATE TABLE builds (name TEXT PRIMARY KEY, config TEXT NOT NULL, asked_at REAL NOT NULL) STRICT;
+-- The version of a deployment that last ran in full number, and the one that was given up, if any.
+CREATE TABLE versions (
+    app TEXT NOT NULL, deployment TEXT NOT NULL, good BLOB, halted TEXT, reason TEXT,
+    PRIMARY KEY (app, deployment)
+) STRICT;
+"""
+
+
+class StoredApplication(msgspec.Struct, kw_only=True, frozen=True):
+    """`declared`: came through the declarative REST API. `deployed_at`: Unix time, seconds."""
+
+    spec: ApplicationSpec
+    deployed_at: float
+    declared: bool
+    deleting: bool
+
+
+class StoredVersion(msgspec.Struct, kw_only=True, frozen=True):
+    """`good`: the last deployment that ran in full number. `halted`: the version that was given up, for `reason`."""
+
+    good: DeploymentSpec | None = None
+    halted: str | None = None
+    reason: str = ""
+
+
+class Store:
+    """Desired state in one file.
+
+    Raises:
+        StartupError: from the constructor, when the file is damaged, of a newer format, or cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._encoder = msgspec.msgpack.Encoder()
+        with self._refusing():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0:
+                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+            elif found != FORMAT:
+                raise StartupError(
+                    f"the state store {path} has format {found}, and this version of Headrace reads format {FORMAT}: "
+                    "start the version that wrote it, or move the file away to begin with no applications"
+                )
+            check = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if check != "ok":
+                raise sqlite3.DatabaseError(check)
+            self.load()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
+            raise StartupError(
+                f"the state store {self.path} cannot be read ({error}): move the file away to begin with no "
+                "applications, then deploy them again; running replicas of the old ones will be stopped"
+            ) from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def load(self) -> dict[str, StoredApplication]:
+        """All applications, in the order in which they were first deployed."""
+        rows = self._db.execute("SELECT spec, deployed_at, declared, deleting FROM applications ORDER BY rowid")
+        decoder = msgspec.msgpack.Decoder(ApplicationSpec)
+        found = (
+            StoredApplication(
+                spec=decoder.decode(spec), deployed_at=at, declared=bool(declared), deleting=bool(deleting)
+            )
+            for spec, at, declared, deleting in rows
+        )
+        return {application.spec.name: application for application in found}
+
+    def load_builds(self) -> dict[str, dict[str, Any]]:
+        """Configs that were accepted and are not built yet, by application."""
+        rows = self._db.execute("SELECT name, config FROM builds ORDER BY asked_at")
+        return {name: json.loads(config) for name, config in rows}
+
+    def load_versions(self) -> dict[tuple[str, str], StoredVersion]:
+        """By application and deployment."""
+        rows = self._db.execute("SELECT app, deployment, good, halted, reason FROM versions")
+        return {
+            (app, name): StoredVersion(
+                good=msgspec.msgpack.decode(good, type=DeploymentSpec) if good is not None else None,
+                halted=halted,
+                reason=reason or "",
+            )
+            for app, name, good, halted, reason in rows
+        }
+
+    def put(self, specs: list[ApplicationSpec], deployed_at: float, declared: bool) -> None:
+        """Want these applications; all of them or, after a crash, none."""
+        with self._transaction():
+            for spec in specs:
+                self._db.execute(
+                    "INSERT INTO applications VALUES (?, ?, ?, ?, 0) ON CONFLICT (name) DO UPDATE SET "
+                    "spec = excluded.spec, deployed_at = excluded.deployed_at, declared = excluded.declared, "
+                    "deleting = 0",
+                    (spec.name, self._encoder.encode(spec), deployed_at, int(declared)),
+                )
+                self._db.execute("DELETE FROM builds WHERE name = ?", (spec.name,))
+
+    def put_builds(self, configs: dict[str, dict[str, Any]]) -> None:
+        """Want what these configs lead to; replaces whatever was waiting to be built."""
+        with self._transaction():
+            self._db.execute("DELETE FROM builds")
+            for name, config in configs.items():
+                self._db.execute("INSERT INTO builds VALUES (?, ?, ?)", (name, json.dumps(config), time.time()))
+
+    def drop_build(self, name: str) -> None:
+        self._db.execute("DELETE FROM builds WHERE name = ?", (name,))
+
+    def mark_deleting(self, names: list[str]) -> None:
+        with self._transaction():
+            for name in names:
+                self._db.execute("UPDATE applications SET deleting = 1 WHERE name = ?", (name,))
+                self._db.execute("DELETE FROM builds WHERE name = ?", (name,))
+
+    def remove(self, name: str) -> None:
+        """Forget an application whose last replica is gone."""
+        with self._transaction():
+            self._db.execute("DELETE FROM applications WHERE name = ?", (name,))
+            self._db.execute("DELETE FROM versions WHERE app = ?", (name,))
+
+    def put_version(self, app: str, deployment: str, version: StoredVersion) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+            (
+                app,
+                deployment,
+                self._encoder.encode(version.good) if version.good is not None else None,
+                version.halted,
+                version.reason,
+            ),
+        )
+
+    def remove_version(self, app: str, deployment: str) -> None:
+        self._db.execute("DELETE FROM versions WHERE app = ? AND deployment = ?", (app, deployment))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
