@@ -1,0 +1,70 @@
+"""What is right but cannot be done yet. An option that would silently do nothing is refused instead.
+
+Whoever makes something work deletes its lines here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from headrace.config.problems import Problem, config_error
+
+if TYPE_CHECKING:
+    from headrace.config.deployment_options import DeploymentOptions
+    from headrace.config.schema import ServeDeploySchema
+
+_NOT_YET = "is not available on the local engine yet"
+
+
+def refuse_unavailable(options: DeploymentOptions) -> None:
+    """Does nothing if every option that is set has an effect.
+
+    Raises:
+        ConfigError: names the options that would have none, and what to do instead.
+    """
+    problems = list(unavailable_options(options))
+    if problems:
+        raise config_error(f"deployment '{options.name}'" if options.name else "deployment options", problems)
+
+
+def unavailable_options(options: DeploymentOptions) -> Iterator[Problem]:
+    """The options of a deployment that would have no effect."""
+    if options.autoscaling_config is not None:
+        yield Problem(
+            ("autoscaling_config",),
+            f"autoscaling {_NOT_YET}; remove autoscaling_config and set num_replicas to a number",
+        )
+    for name in (
+        "placement_group_bundles",
+        "placement_group_bundle_label_selector",
+        "max_replicas_per_node",
+        "gang_scheduling_config",
+        "deployment_actors",
+    ):
+        if getattr(options, name) is not None:
+            yield Problem((name,), f"{_NOT_YET}; remove it")
+    for name in ("accelerator_type", "label_selector", "fallback_strategy"):
+        if getattr(options.ray_actor_options, name) is not None:
+            yield Problem(("ray_actor_options", name), f"{_NOT_YET} (there is one machine); remove it")
+
+
+def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
+    """The entries of a config file that would have no effect."""
+    if schema.grpc_options is not None and schema.grpc_options.grpc_servicer_functions:
+        yield Problem(("grpc_options", "grpc_servicer_functions"), f"gRPC {_NOT_YET}; remove it and use HTTP")
+    if schema.tracing_config is not None and schema.tracing_config.get("enabled"):
+        yield Problem(("tracing_config",), f"tracing {_NOT_YET}; remove it")
+    if schema.controller_options:
+        yield Problem(("controller_options",), f"{_NOT_YET}; set the controller's environment where you start it")
+    if schema.target_capacity is not None:
+        yield Problem(("target_capacity",), f"{_NOT_YET}; remove it and set num_replicas")
+    for index, application in enumerate(schema.applications):
+        path = ("applications", index)
+        if application.external_scaler_enabled:
+            yield Problem((*path, "external_scaler_enabled"), f"scaling from outside {_NOT_YET}; remove it")
+        if application.autoscaling_policy is not None:
+            yield Problem((*path, "autoscaling_policy"), f"autoscaling {_NOT_YET}; remove it and set num_replicas")
+        for position, override in enumerate(application.deployments):
+            for problem in unavailable_options(override):
+                yield Problem((*path, "deployments", position, *problem.path), problem.text)

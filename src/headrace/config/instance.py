@@ -1,0 +1,66 @@
+"""What an instance is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
+from headrace.config.logging_config import LoggingConfig
+from headrace.config.model import ConfigModel, NonNegativeInt, NonNegativeNumber
+from headrace.config.problems import Problem, config_error
+from headrace.config.ray_actor_options import Resources
+
+
+class InstanceConfig(ConfigModel):
+    """What a root process is started with.
+
+    Attributes:
+        http: where proxies listen; None for no proxies.
+        rest: where the REST API listens.
+        logging: how the instance's own processes log, and deployments that say nothing else.
+        num_cpus, num_gpus, memory: what there is to give to replicas; None for what the machine has. `memory` is bytes.
+        resources: custom resources that replicas may ask for, by name.
+    """
+
+    title: ClassVar[str] = "wrong instance options"
+
+    http: HTTPOptions | None = Field(default_factory=HTTPOptions)
+    rest: RestOptions = Field(default_factory=RestOptions)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    num_cpus: NonNegativeNumber | None = None
+    num_gpus: NonNegativeInt | None = None
+    memory: NonNegativeInt | None = None
+    resources: Resources = Field(default_factory=dict)
+
+    @classmethod
+    def from_user(
+        cls,
+        *,
+        proxy_location: str | ProxyLocation | None = None,
+        http_options: Mapping[str, Any] | HTTPOptions | None = None,
+        rest_options: Mapping[str, Any] | RestOptions | None = None,
+        logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+        **resources: Any,
+    ) -> Self:
+        """What `start` is called with; `resources` are `num_cpus`, `num_gpus`, `memory` and `resources`.
+
+        Raises:
+            ConfigError: something is wrong; every mistake is named.
+        """
+        http = HTTPOptions.from_user(http_options)
+        rest = rest_options if isinstance(rest_options, RestOptions) else RestOptions(**(rest_options or {}))
+        logs = logging_config if isinstance(logging_config, LoggingConfig) else LoggingConfig(**(logging_config or {}))
+        try:
+            location = ProxyLocation.EveryNode if proxy_location is None else ProxyLocation.parse(proxy_location)
+        except ValueError as error:
+            raise config_error(cls.title, [Problem(("proxy_location",), str(error))]) from None
+        serves_http = http.enabled and location is not ProxyLocation.Disabled
+        if serves_http and http.port == rest.port != 0 and http.host == rest.host:
+            where = f"{rest.host}:{rest.port}"
+            raise config_error(
+                cls.title, [Problem((), f"HTTP and REST cannot both listen on {where}; change one port")]
+            )
+        return cls(http=http if serves_http else None, rest=rest, logging=logs, **resources)

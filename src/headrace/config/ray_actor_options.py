@@ -1,0 +1,123 @@
+"""What one replica needs: resources, and the environment of its process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from headrace.config.model import ConfigModel, JsonObject, Name, NonNegativeInt, NonNegativeNumber
+from headrace.config.problems import shown
+
+_INSTALL = "is not available; install what the application needs into the Python environment that Headrace runs in"
+_REMOTE = ("s3://", "gs://", "gcs://", "https://", "http://", "azure://", "abfss://", "hdfs://")
+
+
+class RuntimeEnv(ConfigModel):
+    """The environment of a replica's process.
+
+    Attributes:
+        env_vars: environment variables to set.
+        working_dir: local folder that becomes the working directory and comes first on `sys.path`. `local:///folder`
+            is taken too.
+    """
+
+    title: ClassVar[str] = "wrong runtime_env"
+    refused: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("conda", "container", "image_uri", "pip", "py_executable", "uv"), _INSTALL),
+        "py_modules": "is not available; put the modules on the PYTHONPATH, or into 'working_dir'",
+        "excludes": "is not needed: 'working_dir' is used in place and nothing is uploaded; remove it",
+        "worker_process_setup_hook": "is not available; do the set-up in the deployment's constructor",
+        "config": "is not available: it configures how Ray builds environments; remove it",
+    }
+
+    env_vars: dict[str, str] = Field(default_factory=dict)
+    working_dir: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, data: Any) -> Any:
+        # Generated files say `pip: []`.
+        if not isinstance(data, Mapping):
+            return data
+        return {name: value for name, value in data.items() if value or name not in cls.refused}
+
+    @field_validator("env_vars")
+    @classmethod
+    def _names_that_an_environment_can_hold(cls, env_vars: dict[str, str]) -> dict[str, str]:
+        for name, value in env_vars.items():
+            if not name or "=" in name or "\0" in name or "\0" in value:
+                raise ValueError(f"{shown(name)} cannot be an environment variable")
+        return env_vars
+
+    @field_validator("working_dir")
+    @classmethod
+    def _a_local_folder(cls, working_dir: str | None) -> str | None:
+        if working_dir is None:
+            return None
+        if working_dir.startswith(_REMOTE):
+            raise ValueError(f"must be a local folder, not {shown(working_dir)}; download it first")
+        working_dir = working_dir.removeprefix("local://").removeprefix("file://")
+        if not working_dir or "\0" in working_dir:
+            raise ValueError("must be the path of a folder")
+        return working_dir
+
+    def over(self, outer: RuntimeEnv) -> RuntimeEnv:
+        """This environment inside `outer` (a deployment's inside its application's): variables add up, ours win."""
+        return RuntimeEnv(
+            env_vars={**outer.env_vars, **self.env_vars},
+            working_dir=self.working_dir if self.working_dir is not None else outer.working_dir,
+        )
+
+
+def _resource_amounts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
+            if name in value:
+                raise ValueError(f"'{name}' is not a custom resource; use the option '{option}'")
+    return value
+
+
+Resources = Annotated[dict[Name, NonNegativeNumber], BeforeValidator(_resource_amounts)]
+
+
+def _whole_above_one(num_gpus: Any) -> Any:
+    if isinstance(num_gpus, float) and num_gpus > 1 and not num_gpus.is_integer():
+        raise ValueError(f"must be a fraction of one GPU or a whole number of GPUs, not {num_gpus}")
+    return num_gpus
+
+
+Gpus = Annotated[NonNegativeNumber, BeforeValidator(_whole_above_one)]
+
+
+class RayActorOptions(ConfigModel):
+    """Resources and environment of one replica; the name is Ray's, the options too.
+
+    Attributes:
+        num_cpus: CPU cores; fractions are fine. On one machine a hint, never a reason not to start.
+        num_gpus: GPUs: a fraction up to 1 (replicas share one), or a whole number.
+        memory: bytes of memory to reserve; None for no reservation.
+        resources: custom resources by name, as declared when the instance was started.
+        runtime_env: environment variables and working directory.
+        accelerator_type: kind of accelerator that the machine must have.
+        label_selector: labels that the machine must have.
+        fallback_strategy: label selectors to try when no machine has the labels.
+    """
+
+    title: ClassVar[str] = "wrong ray_actor_options"
+
+    num_cpus: NonNegativeNumber = 1.0
+    num_gpus: Gpus = 0.0
+    memory: NonNegativeInt | None = None
+    resources: Resources = Field(default_factory=dict)
+    runtime_env: RuntimeEnv = Field(default_factory=RuntimeEnv)
+    accelerator_type: Name | None = None
+    label_selector: dict[str, str] | None = None
+    fallback_strategy: list[JsonObject] | None = None
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _whole_bytes(cls, memory: Any) -> Any:
+        # `2 * 1e9` is a float to Python and a number of bytes to everybody else.
+        return int(memory) if isinstance(memory, float) and memory.is_integer() else memory

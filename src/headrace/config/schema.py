@@ -1,0 +1,204 @@
+"""The config file: Ray Serve's schema of applications, as files and the REST API carry it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from headrace.config.availability import unavailable_in_schema
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.http_options import HTTPOptions, ProxyLocation
+from headrace.config.logging_config import LoggingConfig
+from headrace.config.model import ConfigModel, Flag, JsonObject, Name, Port, PositiveNumber
+from headrace.config.problems import Problem, config_error, problems_of, shown
+from headrace.config.ray_actor_options import RuntimeEnv
+from headrace.exceptions import ConfigError
+
+
+def check_route_prefix(route_prefix: str | None) -> str | None:
+    """The route prefix, if it can be one; None is an application without HTTP.
+
+    Raises:
+        ConfigError: it does not start with `/`, ends with one, or has `{`, `}`, `?` or `#` in it.
+    """
+    if route_prefix is None or route_prefix == "/":
+        return route_prefix
+    if not isinstance(route_prefix, str) or not route_prefix.startswith("/"):
+        given = f"; did you mean '/{route_prefix}'?" if isinstance(route_prefix, str) and route_prefix else ""
+        raise ConfigError(f"route_prefix must start with '/', not be {shown(route_prefix)}{given}")
+    if route_prefix.endswith("/"):
+        raise ConfigError(
+            f"route_prefix must not end with '/', not be {shown(route_prefix)}; the route '/' is the root"
+        )
+    for character in "{}?#":
+        if character in route_prefix:
+            raise ConfigError(f"route_prefix must not contain '{character}', not be {shown(route_prefix)}")
+    return route_prefix
+
+
+class DeploymentOverride(DeploymentOptions):
+    """Options of one deployment that win over those in the code. `model_fields_set` says which are given."""
+
+    title: ClassVar[str] = "wrong deployment"
+
+    name: Name
+
+    def options(self) -> dict[str, Any]:
+        """What `DeploymentOptions.updated` takes: the options that are given, without the name."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set - {"name"})}
+
+
+class ServeApplicationSchema(ConfigModel):
+    """One application of a config file.
+
+    Attributes:
+        name: unique among the applications.
+        route_prefix: under which its ingress deployment answers; None for no HTTP.
+        import_path: `module:name` of an application, or of a function that returns one and is called with `args`.
+        runtime_env: environment in which the application is built and run.
+        args: arguments of the function.
+        deployments: options that win over those in the code.
+        logging_config: how its deployments log.
+        external_scaler_enabled: whether something outside changes the numbers of replicas.
+        autoscaling_policy: one policy for all of its deployments.
+    """
+
+    title: ClassVar[str] = "wrong application"
+    refused: ClassVar[Mapping[str, str]] = {
+        "host": "is not set for one application; set it once, in 'http_options' at the top of the file",
+        "port": "is not set for one application; set it once, in 'http_options' at the top of the file",
+    }
+
+    name: Name = "default"
+    route_prefix: str | None = "/"
+    import_path: str
+    runtime_env: RuntimeEnv = Field(default_factory=RuntimeEnv)
+    args: JsonObject = Field(default_factory=dict)
+    deployments: list[DeploymentOverride] = Field(default_factory=list)
+    logging_config: LoggingConfig | None = None
+    external_scaler_enabled: Flag = False
+    autoscaling_policy: JsonObject | None = None
+
+    @field_validator("route_prefix")
+    @classmethod
+    def _possible_route_prefix(cls, route_prefix: str | None) -> str | None:
+        return check_route_prefix(route_prefix)
+
+    @field_validator("import_path")
+    @classmethod
+    def _possible_import_path(cls, import_path: str) -> str:
+        module, separator, attribute = import_path.rpartition(":" if ":" in import_path else ".")
+        if not separator:
+            raise ValueError(f"must be 'module:application', not {shown(import_path)}")
+        if not module or not attribute or ":" in module:
+            raise ValueError(f"must be 'module:application' with one ':' between the two, not {shown(import_path)}")
+        return import_path
+
+    @field_validator("deployments")
+    @classmethod
+    def _each_deployment_once(cls, deployments: list[DeploymentOverride]) -> list[DeploymentOverride]:
+        twice = _duplicates(override.name for override in deployments)
+        if twice:
+            raise ValueError(f"{_quoted(twice)} is listed more than once; put its options into one entry")
+        return deployments
+
+    @model_validator(mode="after")
+    def _one_scaler(self) -> Self:
+        scaled = [override.name for override in self.deployments if override.autoscaling_config is not None]
+        if self.external_scaler_enabled and scaled:
+            raise ValueError(
+                f"external_scaler_enabled and the autoscaling_config of {_quoted(scaled)} exclude each other; "
+                "remove one of them"
+            )
+        return self
+
+
+class GrpcOptionsSchema(ConfigModel):
+    """gRPC. Without servicer functions nothing listens.
+
+    Attributes:
+        port: port to listen on.
+        grpc_servicer_functions: import paths of `add_..._to_server` functions.
+        request_timeout_s: how long a call may take, seconds; None for no limit.
+        enable_reflection: whether clients can ask for the services.
+    """
+
+    port: Port = 9000
+    grpc_servicer_functions: list[str] = Field(default_factory=list)
+    request_timeout_s: PositiveNumber | None = None
+    enable_reflection: Flag = True
+
+
+class ServeDeploySchema(ConfigModel):
+    """A whole config file, or the body of `PUT /api/serve/applications/`: what is not in it, goes.
+
+    Attributes:
+        proxy_location: which machines run proxies.
+        http_options: where proxies listen.
+        grpc_options, controller_options, tracing_config, target_capacity: see `availability`.
+        logging_config: how the instance logs.
+        applications: all applications that are to run.
+    """
+
+    title: ClassVar[str] = "wrong config"
+
+    proxy_location: ProxyLocation = ProxyLocation.EveryNode
+    http_options: HTTPOptions = Field(default_factory=HTTPOptions)
+    grpc_options: GrpcOptionsSchema | None = None
+    controller_options: JsonObject | None = None
+    logging_config: LoggingConfig | None = None
+    tracing_config: JsonObject | None = None
+    applications: list[ServeApplicationSchema]
+    target_capacity: float | None = Field(default=None, strict=True, ge=0, le=100)
+
+    @classmethod
+    def from_user(cls, given: Any) -> Self:
+        """A config as a JSON document carries it.
+
+        Raises:
+            ConfigError: something in it is wrong or not available here; every mistake is named.
+        """
+        problems = cls.problems_in(given)
+        if problems:
+            raise config_error(cls.title, problems)
+        return cls.model_validate(given)
+
+    @classmethod
+    def problems_in(cls, given: Any) -> list[Problem]:
+        """Every mistake in a config, each with its path; an empty list if there is none."""
+        try:
+            schema = cls.model_validate(given)
+        except ValidationError as error:
+            return problems_of(error, cls)
+        return list(unavailable_in_schema(schema))
+
+    @field_validator("proxy_location", mode="before")
+    @classmethod
+    def _known_location(cls, location: Any) -> Any:
+        return ProxyLocation.parse(location)
+
+    @field_validator("applications")
+    @classmethod
+    def _names_and_routes_of_their_own(cls, applications: list[ServeApplicationSchema]) -> list[ServeApplicationSchema]:
+        names = _duplicates(application.name for application in applications)
+        if names:
+            raise ValueError(f"several applications are named {_quoted(names)}; each needs a name of its own")
+        routes = _duplicates(app.route_prefix for app in applications if app.route_prefix is not None)
+        if routes:
+            owners = [app.name for app in applications if app.route_prefix in routes]
+            raise ValueError(
+                f"the applications {_quoted(owners)} have the same route_prefix {_quoted(routes)}; "
+                "each needs one of its own"
+            )
+        return applications
+
+
+def _duplicates(names: Any) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
