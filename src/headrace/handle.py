@@ -1,0 +1,303 @@
+"""Calling deployments: handles."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+
+from headrace.exceptions import ConfigError, HeadraceError
+from headrace.handle_call import HandleCall, StreamCall, UnaryCall
+from headrace.response import DeploymentResponse, DeploymentResponseGenerator
+from headrace.router.context import RequestContext, request_context
+from headrace.router.headers import CallHeader, encode
+from headrace.router.http_request import freeze_request, is_request, needs_freezing
+from headrace.router.hub import RouterHub, current_hub
+from headrace.wire import codec, frames
+
+__all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator", "HandleOptions", "MethodHandle"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+DEFAULT_APP = "default"
+
+
+class HandleOptions(NamedTuple):
+    """What `handle.options(...)` sets.
+
+    Attributes:
+        method_name: which method to call.
+        stream: the method is a generator, and `remote` returns a DeploymentResponseGenerator.
+        multiplexed_model_id: the model to use, see `multiplexed`.
+        session_id: calls of one session go to one replica while it has room.
+        retryable: the call may run twice, so it is sent again when its replica dies.
+        timeout_s: fail with RequestTimeoutError after this many seconds; None for the caller's own deadline.
+    """
+
+    method_name: str = "__call__"
+    stream: bool = False
+    multiplexed_model_id: str = ""
+    session_id: str = ""
+    retryable: bool = False
+    timeout_s: float | None = None
+
+
+_connect_driver: Callable[[], RouterHub] | None = None
+
+
+def set_driver_connector(connect: Callable[[], RouterHub]) -> None:
+    """How a process that is no replica gets its hub on the first call (`client` registers itself here)."""
+    global _connect_driver
+    _connect_driver = connect
+
+
+def _hub() -> RouterHub:
+    hub = current_hub()
+    if hub is None:
+        if _connect_driver is None:
+            raise HeadraceError("this process is not connected to a Headrace instance; call serve.run() first")
+        hub = _connect_driver()
+    return hub
+
+
+class DeploymentHandle(Generic[T]):
+    """Calls a deployment's replicas.
+
+    `handle.remote(...)` calls `__call__`, `handle.method.remote(...)` another method. Each call goes to one replica
+    that has room; where none has, it waits. Handles are what `.bind()`'s nested applications become in the constructor
+    of the outer deployment; outside, `serve.run` and `serve.get_deployment_handle` return them.
+
+    `DeploymentHandle[Model]` tells type checkers whose methods these are (with the plugin `headrace.mypy_plugin`).
+    """
+
+    def __init__(
+        self, deployment_name: str, app_name: str = DEFAULT_APP, *, _options: HandleOptions | None = None
+    ) -> None:
+        self.deployment_name = deployment_name
+        self.app_name = app_name
+        self._options = _options or HandleOptions()
+
+    def options(
+        self,
+        *,
+        method_name: str | None = None,
+        stream: bool | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+        _prefer_local_routing: bool | None = None,
+    ) -> DeploymentHandle[T]:
+        """A handle to the same deployment that calls differently; see `HandleOptions`. None leaves as it is.
+
+        Raises:
+            ConfigError: an option's value is of the wrong type.
+        """
+        given = {
+            "method_name": method_name,
+            "stream": stream,
+            "multiplexed_model_id": multiplexed_model_id,
+            "session_id": session_id,
+            "retryable": retryable,
+            "timeout_s": timeout_s,
+        }
+        changes = {name: _checked(name, value) for name, value in given.items() if value is not None}
+        return self._with(self._options._replace(**changes))
+
+    def _with(self, options: HandleOptions) -> DeploymentHandle[T]:
+        return type(self)(self.deployment_name, self.app_name, _options=options)
+
+    def __getattr__(self, name: str) -> DeploymentHandle[T]:
+        if name.startswith("__") and name.endswith("__") and name != "__call__":
+            raise AttributeError(name)
+        bound = self._with(self._options._replace(method_name=name))
+        self.__dict__[name] = bound
+        return bound
+
+    @overload
+    def method(
+        self, method: Callable[Concatenate[T, P], Awaitable[R]], *, stream: bool = False
+    ) -> MethodHandle[P, R]: ...
+    @overload
+    def method(self, method: Callable[Concatenate[T, P], R], *, stream: bool = False) -> MethodHandle[P, R]: ...
+    def method(self, method: Callable[..., Any], *, stream: bool = False) -> Any:
+        """The same as `handle.<name>`, for editors: `handle.method(Model.predict).remote(` completes and is checked
+        by every type checker, without a plugin."""
+        return self._with(self._options._replace(method_name=method.__name__, stream=stream))
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a call; returns at once.
+
+        Arguments may be anything picklable, DeploymentResponses (their values are passed) and HTTP requests.
+
+        Returns:
+            A DeploymentResponse, or a DeploymentResponseGenerator where `stream=True`.
+
+        Raises:
+            SerializationError: an argument cannot be sent to another process.
+        """
+        hub = _hub()
+        context = request_context.get()
+        if threading.get_ident() == hub.thread_id:
+            return self._send_here(hub, context, args, kwargs)
+        return self._send_elsewhere(hub, context, args, kwargs)
+
+    def _send_here(
+        self, hub: RouterHub, context: RequestContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
+        """From code on the router's own loop: nothing is handed to another thread."""
+        loop = hub.loop
+        call: UnaryCall | StreamCall
+        if self._options.stream:
+            call = StreamCall(loop, **self._routing(context))
+        else:
+            future = loop.create_future()
+            call = UnaryCall(future, **self._routing(context))
+        if _needs_resolving(args, kwargs):
+            task = loop.create_task(self._resolve_and_submit(hub, call, args, kwargs))
+            _background.add(task)
+            task.add_done_callback(_background.discard)
+        else:
+            self._submit(hub, call, codec.encode((args, kwargs)))
+        if isinstance(call, StreamCall):
+            return DeploymentResponseGenerator(call, loop, here=True)
+        return DeploymentResponse(call, future, loop)
+
+    def _send_elsewhere(
+        self, hub: RouterHub, context: RequestContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
+        """From another thread: a driver, or a sync method of a replica."""
+        loop = hub.loop
+        call: UnaryCall | StreamCall
+        if self._options.stream:
+            call = StreamCall(loop, **self._routing(context))
+        else:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            call = UnaryCall(future, **self._routing(context))
+        if _needs_resolving(args, kwargs):
+            asyncio.run_coroutine_threadsafe(self._resolve_and_submit(hub, call, args, kwargs), loop)
+        else:
+            loop.call_soon_threadsafe(self._submit, hub, call, codec.encode((args, kwargs)))
+        if isinstance(call, StreamCall):
+            return DeploymentResponseGenerator(call, loop, here=False)
+        return DeploymentResponse(call, future, loop)
+
+    def _routing(self, context: RequestContext | None) -> dict[str, Any]:
+        options = self._options
+        return {
+            "request_id": context.request_id if context is not None else str(uuid.uuid4()),
+            "context": context,
+            "method": options.method_name,
+            "multiplexed_model_id": options.multiplexed_model_id,
+            "session_id": options.session_id,
+            "retryable": options.retryable,
+        }
+
+    def _submit(self, hub: RouterHub, call: HandleCall, encoded: tuple[int, Any]) -> None:
+        options = self._options
+        context = call.context
+        timeout_s = options.timeout_s
+        if context is not None and context.deadline is not None:
+            remaining_s = context.deadline - time.monotonic()
+            timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
+        if timeout_s is not None:
+            call.expire_at(hub.loop, time.monotonic() + timeout_s)
+        call.flags = encoded[0] | (frames.STREAM if options.stream else 0)
+        call.payload = encoded[1]
+        call.header = encode(
+            CallHeader(
+                options.method_name,
+                call.request_id,
+                context.route if context is not None else "",
+                options.multiplexed_model_id,
+                options.session_id,
+                timeout_s,
+            )
+        )
+        if not call.settled:
+            hub.router(self.app_name, self.deployment_name).submit(call)
+
+    async def _resolve_and_submit(
+        self, hub: RouterHub, call: HandleCall, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            values = await asyncio.gather(*map(_resolve, args), *map(_resolve, kwargs.values()))
+            resolved = tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+            self._submit(hub, call, codec.encode(resolved))
+        except Exception as error:
+            call.fail(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.deployment_name, self.app_name, tuple(self._options))
+
+    def __repr__(self) -> str:
+        return f"DeploymentHandle(deployment={self.deployment_name!r}, app={self.app_name!r})"
+
+
+class MethodHandle(Generic[P, R]):
+    """One method of a deployment, as type checkers see it; at run time a DeploymentHandle."""
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> DeploymentResponse[R]:
+        raise TypeError("MethodHandle exists for type checkers only")
+
+
+_background: set[asyncio.Task[None]] = set()
+
+_OPTION_TYPES: dict[str, tuple[type, ...]] = {
+    "method_name": (str,),
+    "stream": (bool,),
+    "multiplexed_model_id": (str,),
+    "session_id": (str,),
+    "retryable": (bool,),
+    "timeout_s": (int, float),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    expected = _OPTION_TYPES[name]
+    wrong = not isinstance(value, expected)
+    if name == "timeout_s" and not wrong:
+        wrong = isinstance(value, bool) or not value > 0
+    if wrong:
+        wanted = "a positive number of seconds" if name == "timeout_s" else f"a {expected[0].__name__}"
+        raise ConfigError(f"handle option {name}: expected {wanted}, got {value!r}")
+    return value
+
+
+def _needs_resolving(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    for value in args:
+        if isinstance(value, _Responses) or (is_request(value) and needs_freezing(value)):
+            return True
+    for value in kwargs.values():
+        if isinstance(value, _Responses) or (is_request(value) and needs_freezing(value)):
+            return True
+    return False
+
+
+_Responses = (DeploymentResponse, DeploymentResponseGenerator)
+
+
+async def _resolve(value: Any) -> Any:
+    if isinstance(value, DeploymentResponse):
+        return await value
+    if isinstance(value, DeploymentResponseGenerator):
+        raise TypeError("a streamed response cannot be an argument of another call; iterate over it and pass the items")
+    if is_request(value):
+        return await freeze_request(value)
+    return value
+
+
+def _rebuild(
+    kind: type[DeploymentHandle[Any]], deployment_name: str, app_name: str, options: tuple[Any, ...]
+) -> DeploymentHandle[Any]:
+    handle = kind(deployment_name, app_name, _options=HandleOptions(*options))
+    hub = current_hub()
+    if hub is not None and threading.get_ident() == hub.thread_id:
+        hub.router(app_name, deployment_name)  # subscribe now, so that the first call finds replicas
+    return handle

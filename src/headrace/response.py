@@ -1,0 +1,180 @@
+"""What a handle's call returns at once: the promise of a value, or of a stream of values."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any, Generic, NoReturn, TypeVar
+
+from headrace.exceptions import RequestCancelledError, SerializationError
+from headrace.handle_call import Future, StreamCall, UnaryCall
+
+R = TypeVar("R")
+
+
+def _refuse_in_loop(instead: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"this would block the running event loop; use {instead} instead")
+
+
+class DeploymentResponse(Generic[R]):
+    """The answer to `handle.remote(...)`, on its way.
+
+    Await it in async code, call `result()` in sync code, or pass it as an argument to another handle's call, which
+    then gets the value. The request is sent when `remote()` is called, whether or not anybody awaits the response.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_future", "_loop", "_stopped")
+
+    def __init__(self, call: UnaryCall, future: Future, loop: asyncio.AbstractEventLoop) -> None:
+        self._call = call
+        self._future = future
+        self._loop = loop
+        self._stopped = False
+
+    @property
+    def request_id(self) -> str:
+        return self._call.request_id
+
+    def __await__(self) -> Generator[Any, None, R]:
+        future: Any = self._future
+        if isinstance(future, concurrent.futures.Future):
+            future = asyncio.wrap_future(future)
+        try:
+            return (yield from future)  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise RequestCancelledError(self.request_id) from None
+            # The task that awaits is being cancelled, and what it waits for with it.
+            self.cancel()
+            raise
+
+    def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R:
+        """Wait for the value, in code that is not async.
+
+        Args:
+            timeout_s: how long, in seconds; None for as long as it takes.
+
+        Raises:
+            TimeoutError: not there in time; the request goes on.
+            RuntimeError: called on an event loop, which it would block.
+            Exception: whatever the deployment's code raised.
+        """
+        if not _skip_asyncio_check:
+            _refuse_in_loop("`await response`")
+        future = self._future
+        if isinstance(future, asyncio.Future):
+            raise RuntimeError("this response belongs to an event loop; use `await response` there")
+        try:
+            return future.result(timeout_s)  # type: ignore[no-any-return]
+        except concurrent.futures.CancelledError:
+            raise RequestCancelledError(self.request_id) from None
+        except TimeoutError:
+            if future.done():
+                raise
+            raise TimeoutError(f"request {self.request_id} was not answered within {timeout_s} s") from None
+
+    def cancel(self) -> None:
+        """Cancel the request, wherever it is, with every call that it has made. Awaiting it raises
+        RequestCancelledError. Does nothing once it is answered."""
+        if self._future.done() and not self._future.cancelled():
+            return
+        self._stopped = True
+        if isinstance(self._future, asyncio.Future):
+            self._call.cancel()
+        else:
+            self._loop.call_soon_threadsafe(self._call.cancel)
+
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called before the answer came."""
+        return self._stopped
+
+    def done(self) -> bool:
+        """Whether the answer is there."""
+        return self._future.done()
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(
+            "a DeploymentResponse can be passed to another deployment only as an argument of its own, "
+            "not inside a list, dict or object; await it first, or pass it directly"
+        )
+
+    def __repr__(self) -> str:
+        return f"DeploymentResponse(request_id={self.request_id!r}, done={self.done()})"
+
+
+class DeploymentResponseGenerator(Generic[R]):
+    """The answers to a streaming call, on their way: iterate with `async for`, or with `for` in sync code."""
+
+    __slots__ = ("__weakref__", "_call", "_here", "_loop", "_stopped")
+
+    def __init__(self, call: StreamCall, loop: asyncio.AbstractEventLoop, here: bool) -> None:
+        self._call = call
+        self._loop = loop
+        self._here = here
+        self._stopped = False
+
+    @property
+    def request_id(self) -> str:
+        return self._call.request_id
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        try:
+            if self._here:
+                return await self._call.next()  # type: ignore[no-any-return]
+            return await asyncio.wrap_future(self._next_elsewhere())
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise RequestCancelledError(self.request_id) from None
+            self.cancel()
+            raise
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        _refuse_in_loop("`async for`")
+        if self._here:
+            raise RuntimeError("this stream belongs to an event loop; use `async for` there")
+        try:
+            return self._next_elsewhere().result()
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def _next_elsewhere(self) -> concurrent.futures.Future[R]:
+        return asyncio.run_coroutine_threadsafe(self._call.next(), self._loop)
+
+    def result(self, timeout_s: float | None = None) -> NoReturn:
+        raise TypeError("a stream has no single result; iterate over it: `for item in response`")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("a stream cannot be awaited; iterate over it: `async for item in response`")
+
+    def cancel(self) -> None:
+        """Stop the stream at its source; iterating on raises RequestCancelledError."""
+        self._stopped = True
+        if self._here:
+            self._call.cancel()
+        else:
+            self._loop.call_soon_threadsafe(self._call.cancel)
+
+    def cancelled(self) -> bool:
+        return self._stopped
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError("a DeploymentResponseGenerator cannot be passed to another deployment; pass its items")
+
+    def __del__(self) -> None:
+        # A stream that nobody reads any more would hold its replica's place for ever.
+        call = getattr(self, "_call", None)
+        if call is not None and not call.settled:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(call.cancel)
