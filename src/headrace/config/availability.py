@@ -55,7 +55,7 @@ def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
         yield Problem(("grpc_options", "grpc_servicer_functions"), f"gRPC {_NOT_YET}; remove it and use HTTP")
     if schema.tracing_config is not None and schema.tracing_config.get("enabled"):
         yield Problem(("tracing_config",), f"tracing {_NOT_YET}; remove it")
-    if schema.controller_options:
+    if schema.controller_options and any(schema.controller_options.values()):
         yield Problem(("controller_options",), f"{_NOT_YET}; set the controller's environment where you start it")
     if schema.target_capacity is not None:
         yield Problem(("target_capacity",), f"{_NOT_YET}; remove it and set num_replicas")

@@ -78,7 +78,7 @@ def _constructed(root: yaml.Node) -> Any:
 
 
 def _report(name: str, root: yaml.Node, problems: list[Problem]) -> str:
-    located = sorted((_line_of(root, problem.path), problem) for problem in problems)
+    located = sorted(((_line_of(root, problem.path), problem) for problem in problems), key=lambda found: found[0])
     lines = [f"{name}:{line}: {problem}" for line, problem in located]
     return lines[0] if len(lines) == 1 else f"{len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines)
 
@@ -102,13 +102,16 @@ def _line_of(root: yaml.Node, path: KeyPath) -> int:
 
 def _refuse_repeated_keys(root: yaml.Node, name: str) -> None:
     """YAML lets the last of two equal keys win in silence; somebody meant the first one."""
-    for path, first, second in _repeated_keys(root, ()):
+    for path, first, second in _repeated_keys(root, (), set()):
         raise ConfigError(f"{name}:{second}: {written(path)}: is already given in line {first}; remove one of them")
 
 
-def _repeated_keys(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int, int]]:
+def _repeated_keys(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[tuple[KeyPath, int, int]]:
     import yaml
 
+    if id(node) in seen:  # an alias; it may even contain itself
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -116,7 +119,7 @@ def _repeated_keys(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, in
             if here[-1] in lines and key.tag != "tag:yaml.org,2002:merge":
                 yield here, lines[str(here[-1])], line
             lines[str(here[-1])] = line
-            yield from _repeated_keys(value, here)
+            yield from _repeated_keys(value, here, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _repeated_keys(value, (*path, index))
+            yield from _repeated_keys(value, (*path, index), seen)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from headrace.config.model import ConfigModel, JsonObject, Name, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import shown
 
-_INSTALL = "is not available; install what the application needs into the Python environment that Headrace runs in"
+_INSTALL = "is not available; install what the application needs into the Python environment that Headrace runs in, and remove it"
 _REMOTE = ("s3://", "gs://", "gcs://", "https://", "http://", "azure://", "abfss://", "hdfs://")
 
 

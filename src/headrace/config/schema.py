@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -13,7 +12,7 @@ from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.http_options import HTTPOptions, ProxyLocation
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.model import ConfigModel, Flag, JsonObject, Name, Port, PositiveNumber
-from headrace.config.problems import Problem, config_error, problems_of, shown
+from headrace.config.problems import Problem, config_error, mistake, problems_of, shown
 from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.exceptions import ConfigError
 
@@ -24,19 +23,23 @@ def check_route_prefix(route_prefix: str | None) -> str | None:
     Raises:
         ConfigError: it does not start with `/`, ends with one, or has `{`, `}`, `?` or `#` in it.
     """
-    if route_prefix is None or route_prefix == "/":
-        return route_prefix
-    if not isinstance(route_prefix, str) or not route_prefix.startswith("/"):
-        given = f"; did you mean '/{route_prefix}'?" if isinstance(route_prefix, str) and route_prefix else ""
-        raise ConfigError(f"route_prefix must start with '/', not be {shown(route_prefix)}{given}")
-    if route_prefix.endswith("/"):
-        raise ConfigError(
-            f"route_prefix must not end with '/', not be {shown(route_prefix)}; the route '/' is the root"
-        )
-    for character in "{}?#":
-        if character in route_prefix:
-            raise ConfigError(f"route_prefix must not contain '{character}', not be {shown(route_prefix)}")
+    problem = _route_prefix_problem(route_prefix)
+    if problem is not None:
+        raise ConfigError(f"route_prefix: {problem}")
     return route_prefix
+
+
+def _route_prefix_problem(route_prefix: Any) -> str | None:
+    if route_prefix is None or route_prefix == "/":
+        return None
+    if not isinstance(route_prefix, str):
+        return f"must be a string such as '/prefix', or None for no HTTP, not {shown(route_prefix)}"
+    wildcard = next((character for character in "{}?#" if character in route_prefix), None)
+    if wildcard is not None:
+        return f"must not contain '{wildcard}', but is {shown(route_prefix)}; path parameters belong in the ingress"
+    if not route_prefix.startswith("/") or route_prefix.endswith("/"):
+        return f"must start with '/' and not end with it: '/{route_prefix.strip('/')}', not {shown(route_prefix)}"
+    return None
 
 
 class DeploymentOverride(DeploymentOptions):
@@ -85,7 +88,10 @@ class ServeApplicationSchema(ConfigModel):
     @field_validator("route_prefix")
     @classmethod
     def _possible_route_prefix(cls, route_prefix: str | None) -> str | None:
-        return check_route_prefix(route_prefix)
+        problem = _route_prefix_problem(route_prefix)
+        if problem is not None:
+            raise ValueError(problem)
+        return route_prefix
 
     @field_validator("import_path")
     @classmethod
@@ -100,18 +106,17 @@ class ServeApplicationSchema(ConfigModel):
     @field_validator("deployments")
     @classmethod
     def _each_deployment_once(cls, deployments: list[DeploymentOverride]) -> list[DeploymentOverride]:
-        twice = _duplicates(override.name for override in deployments)
-        if twice:
-            raise ValueError(f"{_quoted(twice)} is listed more than once; put its options into one entry")
+        for index, name in _repeated([override.name for override in deployments]):
+            raise mistake(f"'{name}' is already listed above; put its options into one entry", index, "name")
         return deployments
 
     @model_validator(mode="after")
     def _one_scaler(self) -> Self:
         scaled = [override.name for override in self.deployments if override.autoscaling_config is not None]
         if self.external_scaler_enabled and scaled:
-            raise ValueError(
-                f"external_scaler_enabled and the autoscaling_config of {_quoted(scaled)} exclude each other; "
-                "remove one of them"
+            raise mistake(
+                f"excludes the autoscaling_config of the deployment '{scaled[0]}'; remove one of them",
+                "external_scaler_enabled",
             )
         return self
 
@@ -183,22 +188,17 @@ class ServeDeploySchema(ConfigModel):
     @field_validator("applications")
     @classmethod
     def _names_and_routes_of_their_own(cls, applications: list[ServeApplicationSchema]) -> list[ServeApplicationSchema]:
-        names = _duplicates(application.name for application in applications)
-        if names:
-            raise ValueError(f"several applications are named {_quoted(names)}; each needs a name of its own")
-        routes = _duplicates(app.route_prefix for app in applications if app.route_prefix is not None)
-        if routes:
-            owners = [app.name for app in applications if app.route_prefix in routes]
-            raise ValueError(
-                f"the applications {_quoted(owners)} have the same route_prefix {_quoted(routes)}; "
-                "each needs one of its own"
+        for index, name in _repeated([application.name for application in applications]):
+            raise mistake(f"'{name}' is the name of an application above; give each a name of its own", index, "name")
+        for index, route in _repeated([application.route_prefix for application in applications]):
+            owner = next(application.name for application in applications if application.route_prefix == route)
+            raise mistake(
+                f"'{route}' is the route of the application '{owner}'; give each a route of its own",
+                index,
+                "route_prefix",
             )
         return applications
 
 
-def _duplicates(names: Any) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _quoted(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _repeated(names: Sequence[str | None]) -> list[tuple[int, str]]:
+    return [(index, name) for index, name in enumerate(names) if name is not None and name in names[:index]]
