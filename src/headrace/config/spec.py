@@ -96,7 +96,10 @@ class DrainRequest(msgspec.Struct, kw_only=True):
 
 
 class ReplicaState(msgspec.Struct, kw_only=True):
-    """What a replica says of itself to a controller that meets it (again)."""
+    """What a replica says of itself to a controller that meets it (again).
+
+    `initialized`: its answer to `initialize`, once it has given one.
+    """
 
     replica_id: str
     app: str
@@ -107,6 +110,7 @@ class ReplicaState(msgspec.Struct, kw_only=True):
     spec: ReplicaSpec | None = None
     error: str | None = None
     multiplexed_model_ids: list[str] = []
+    initialized: InitializeReply | None = None
 
 
 class ReplicaVitals(msgspec.Struct, kw_only=True):

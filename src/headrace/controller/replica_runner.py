@@ -1,0 +1,315 @@
+"""Runs one replica: does what its state machine says, and tells the machine what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.spec import DrainRequest, InitializeReply, ReconfigureRequest, ReplicaSpec, ReplicaState
+from headrace.controller import replica_machine as rm
+from headrace.controller.health import check_health, read_vitals
+from headrace.controller.replica_machine import Action, Phase, Replica
+from headrace.engine.process import ProcessSpec
+from headrace.engine.protocol import Engine
+from headrace.exceptions import HeadraceError
+from headrace.wire.errors import ConnectionLost, RpcError, WireError
+from headrace.wire.rpc import RpcClient
+
+logger = logging.getLogger("headrace.controller")
+
+CONNECT_FOR_S = 5.0
+"""For how long connecting to a replica is tried. Its socket listens before it exists, so only its death makes it fail;
+that arrives as an exit meanwhile, with a better reason."""
+
+ADOPT_TIMEOUT_S = 2.0
+TERM_GRACE_S = 3.0
+"""From SIGTERM to SIGKILL."""
+
+STATE_POLL_S = 0.25
+
+_PHASES = {
+    "starting": Phase.STARTING,
+    "initializing": Phase.INITIALIZING,
+    "running": Phase.RUNNING,
+    "draining": Phase.DRAINING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """How to reach a replica. `process`: its name with the engine."""
+
+    process: str
+    address: str
+    vitals: Path
+    secret: bytes
+
+
+class ReplicaRunner:
+    """One replica.
+
+    Args:
+        spec: what it runs; None for an adopted one of which only the process is known so far.
+        version, config: what `reconcile` knows it by.
+        on_change: called with the runner and the state before, after every event that changed something.
+        on_reconfigured: called with the config and, if the replica refused it, why.
+    """
+
+    def __init__(
+        self,
+        replica_id: str,
+        spec: ReplicaSpec | None,
+        options: DeploymentOptions,
+        version: str,
+        config: str,
+        where: Where,
+        engine: Engine,
+        on_change: Callable[[ReplicaRunner, Replica], None],
+        on_reconfigured: Callable[[ReplicaRunner, str, str | None], None],
+    ) -> None:
+        self.replica_id = replica_id
+        self.spec = spec
+        self.options = options
+        self.version = version
+        self.config = config
+        self.where = where
+        self.replica = Replica()
+        self.rank = spec.rank if spec is not None else 0
+        self.loop = asyncio.get_running_loop()
+        self.started_at = self.loop.time()
+        self.running_since: float | None = None
+        self.reconfiguring = False
+        self.multiplexed_model_ids: list[str] = []
+        self.retryable_methods: list[str] = []
+        self._engine = engine
+        self._on_change = on_change
+        self._on_reconfigured = on_reconfigured
+        self._client: RpcClient | None = None
+        self._start_in_flight = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._doings: dict[Action, Callable[[], Coroutine[Any, Any, None]]] = {
+            Action.CONNECT: self._connect,
+            Action.INITIALIZE: self._initialize,
+            Action.AWAIT_CONSTRUCTOR: self._await_constructor,
+            Action.WATCH_HEALTH: self._watch_health,
+            Action.DRAIN: self._drain,
+            Action.KILL: self._kill,
+        }
+
+    # What others call.
+
+    def start(self, process: ProcessSpec) -> None:
+        """Ask the engine for the process; the rest follows."""
+        self._start_in_flight = True
+        self._spawn(self._start(process))
+
+    async def adopt(self, pid: int) -> None:
+        """Take over a replica that an earlier controller started. Returns when it is known how far it is."""
+        state = await self._ask_state()
+        if state is not None:
+            self._learn(state)
+            self.feed(rm.Adopted(pid, _PHASES.get(state.phase, Phase.RUNNING)))
+            if state.error is not None:
+                self.feed(rm.InitializeFailed(state.error))
+            return
+        # Its user code may block the loop; then the other thread still answers.
+        vitals = await read_vitals(self.where.vitals, self.where.secret, ADOPT_TIMEOUT_S)
+        if vitals is not None:
+            self.feed(rm.Adopted(pid, _PHASES.get(vitals.phase, Phase.RUNNING)))
+        else:
+            self.feed(rm.ConnectFailed("a replica that was found running does not answer"))
+
+    def stop(self) -> None:
+        self.feed(rm.StopWanted())
+
+    def reconfigure(self, spec: ReplicaSpec, options: DeploymentOptions, config: str) -> None:
+        """Have a running replica take on options that need no restart."""
+        changed = options.user_config != self.options.user_config
+        request = ReconfigureRequest(options=spec.deployment.options, user_config_changed=changed)
+        self.reconfiguring = True
+        self._spawn(self._reconfigure(request, spec, options, config))
+
+    def feed(self, event: rm.Event) -> None:
+        """Let the machine know of an event, and do what it says."""
+        before = self.replica
+        self.replica, actions = rm.step(before, event)
+        if self.replica.phase is Phase.RUNNING and self.running_since is None:
+            self.running_since = self.loop.time()
+        if self.replica != before:
+            # First of all, so that routers hear of a replica's leaving before it is told to drain.
+            self._on_change(self, before)
+        for action in actions:
+            if action is Action.RELEASE:
+                self._release()
+            elif action in self._doings:
+                self._spawn(self._doings[action]())
+
+    # What the machine asks for.
+
+    def _spawn(self, doing: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("replica %s: internal error", self.replica_id, exc_info=task.exception())
+            self.feed(rm.ConnectFailed(f"internal error: {task.exception()!r}"))
+
+    async def _start(self, process: ProcessSpec) -> None:
+        try:
+            pid = await self._engine.start(process)
+        except (HeadraceError, OSError) as error:
+            self.feed(rm.StartRefused(str(error)))
+        else:
+            self._start_in_flight = False
+            self.feed(rm.ProcessStarted(pid))
+
+    async def _connected(self, timeout_s: float) -> RpcClient:
+        """The connection; a new one where there is none."""
+        if self._client is None or self._client.closed:
+            client = await RpcClient.connect(self.where.address, self.where.secret, timeout_s=timeout_s)
+            client.on_lost = lambda: self._lost(client)
+            self._client = client
+        return self._client
+
+    def _lost(self, client: RpcClient) -> None:
+        if self._client is client:
+            self._client = None
+            self.feed(rm.ConnectionLost())
+
+    async def _connect(self) -> None:
+        until = self.loop.time() + CONNECT_FOR_S
+        while True:
+            try:
+                await self._connected(CONNECT_FOR_S)
+            except (OSError, WireError) as error:
+                if self.loop.time() >= until:
+                    self.feed(rm.ConnectFailed(str(error) or type(error).__name__))
+                    return
+                await asyncio.sleep(0.05)
+            else:
+                self.feed(rm.Connected())
+                return
+
+    async def _initialize(self) -> None:
+        if self.spec is None:
+            self.feed(rm.InitializeFailed("it was found before it was told what to run"))
+            return
+        try:
+            client = await self._connected(CONNECT_FOR_S)
+            # No deadline: a constructor may load a model for minutes.
+            reply: InitializeReply = await client.call("initialize", self.spec, type=InitializeReply)
+        except RpcError as error:
+            self.feed(rm.InitializeFailed(error.message))
+        except ConnectionLost:
+            pass  # `_lost` has told the machine, which connects again and looks how far the constructor is
+        except (OSError, WireError):
+            self.feed(rm.ConnectionLost())
+        else:
+            self.retryable_methods = reply.retryable_methods
+            self.feed(rm.Initialized())
+
+    async def _await_constructor(self) -> None:
+        while self.replica.phase is Phase.INITIALIZING:
+            state = await self._ask_state()
+            if state is not None and state.error is not None:
+                self.feed(rm.InitializeFailed(state.error))
+            elif state is not None and state.phase == "running":
+                self._learn(state)
+                self.feed(rm.Initialized())
+            elif state is not None and state.phase == "starting":
+                await self._initialize()
+            else:
+                await asyncio.sleep(STATE_POLL_S)
+
+    async def _ask_state(self) -> ReplicaState | None:
+        try:
+            client = await self._connected(ADOPT_TIMEOUT_S)
+            state: ReplicaState = await client.call("state", type=ReplicaState, timeout_s=ADOPT_TIMEOUT_S)
+        except (OSError, WireError):
+            return None
+        return state
+
+    def _learn(self, state: ReplicaState) -> None:
+        self.multiplexed_model_ids = state.multiplexed_model_ids
+        if state.initialized is not None:
+            self.retryable_methods = state.initialized.retryable_methods
+        if state.spec is not None:
+            self.spec = state.spec
+            self.rank = state.spec.rank
+
+    async def _watch_health(self) -> None:
+        while self.replica.phase is Phase.RUNNING:
+            await asyncio.sleep(self.options.health_check_period_s)
+            timeout_s = self.options.health_check_timeout_s
+            try:
+                client = await self._connected(timeout_s)
+            except (OSError, WireError):
+                client = None
+            finding = await check_health(client, self.where.vitals, self.where.secret, timeout_s)
+            if finding is not None:
+                self.feed(finding)
+
+    async def _drain(self) -> None:
+        timeout_s = self.options.graceful_shutdown_timeout_s
+        request = DrainRequest(wait_loop_s=self.options.graceful_shutdown_wait_loop_s, timeout_s=timeout_s)
+        try:
+            client = await self._connected(CONNECT_FOR_S)
+            # The replica gives up by itself; a little later we do not believe in it any more.
+            await client.call("drain", request, timeout_s=timeout_s + 1.0)
+        except (OSError, WireError):
+            self.feed(rm.DrainTimedOut())
+        else:
+            self.feed(rm.Drained())
+
+    async def _kill(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            for sent in (signal.SIGTERM, signal.SIGKILL):
+                if not await self._engine.kill(self.where.process, sent) and not self._start_in_flight:
+                    self.feed(rm.ProcessExited("its process was gone already"))
+                    return
+                await asyncio.sleep(TERM_GRACE_S)
+
+    def _release(self) -> None:
+        self._engine.release(self.where.process)
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+        self.cancel()
+
+    async def _reconfigure(
+        self, request: ReconfigureRequest, spec: ReplicaSpec, options: DeploymentOptions, config: str
+    ) -> None:
+        refused = None
+        try:
+            client = await self._connected(CONNECT_FOR_S)
+            await client.call("reconfigure", request)
+        except RpcError as error:
+            refused = error.message
+        except (OSError, WireError):
+            config = self.config  # tried again, if the replica lives
+        finally:
+            self.reconfiguring = False
+        if refused is None and config != self.config:
+            self.spec, self.options, self.config = spec, options, config
+        self._on_reconfigured(self, config, refused)
+
+    def cancel(self) -> None:
+        """End all that is under way, and leave the replica as it is: another controller may adopt it."""
+        current = asyncio.current_task()
+        for task in list(self._tasks):
+            if task is not current:
+                task.cancel()
+        if self._client is not None:
+            self._client.on_lost = None
+            self._client.close()
+            self._client = None
