@@ -186,7 +186,8 @@ class Allocator:
             return "it asks for a negative amount of a resource"
         gpu_parts = _parts(request.num_gpus)
         if gpu_parts > PARTS and gpu_parts % PARTS:
-            return f"num_gpus={_shown(request.num_gpus)} is neither a fraction of one GPU (0 to 1) nor a whole number of GPUs"
+            wanted = _shown(request.num_gpus)
+            return f"num_gpus={wanted} is neither a fraction of one GPU (0 to 1) nor a whole number of GPUs"
         if request.num_gpus > 0 and gpu_parts == 0:
             return f"num_gpus={_shown(request.num_gpus)} is less than the smallest share, {1 / PARTS:g} of a GPU"
         if gpu_parts > PARTS * len(machine.gpus):

@@ -1,0 +1,187 @@
+"""Starts an instance on this machine, and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from headrace.engine import session as session_folder
+from headrace.engine.commands import Shutdown, frame
+from headrace.engine.root_config import RootAnswer, RootConfig
+from headrace.engine.session import Session
+from headrace.exceptions import StartupError
+
+_ROOT_PROGRAM = Path(__file__).with_name("root.py")
+
+
+class RootHandle:
+    """An instance that this process has started.
+
+    Attributes:
+        session: its folder and addresses.
+        pid: process id of its root.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], session: Session) -> None:
+        self._process = process
+        self.session = session
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask the instance to end and wait until it has, `timeout_s` seconds at most; then kill it. May be repeated."""
+        if self.alive:
+            request_shutdown(self.session)
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                # Its children die with it.
+                self._process.kill()
+                self._process.wait()
+        session_folder.remove(self.session.dir)
+
+
+class PendingRoot:
+    """An instance that is being started; other work can be done before `wait`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait(self, timeout_s: float = 30.0) -> RootHandle:
+        """Wait until the instance accepts connections.
+
+        Raises:
+            StartupError: it cannot start, or has not within `timeout_s` seconds.
+        """
+        line = self._read_line(time.monotonic() + timeout_s)
+        if line is None:
+            self._give_up()
+            raise StartupError(f"the root process did not answer within {timeout_s:g} s; the machine may be overloaded")
+        if not line.endswith(b"\n"):
+            status = self._process.wait()
+            self._give_up()
+            raise StartupError(f"the root process ended with status {status} before it answered; see its output above")
+        answer = msgspec.json.decode(line, type=RootAnswer)
+        if answer.error is not None:
+            self._process.wait()
+            self._give_up()
+            raise StartupError(answer.error)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return RootHandle(self._process, Session.load(answer.session_dir))
+
+    def _read_line(self, deadline: float) -> bytes | None:
+        """What came up to the end of the line or of the file; None if neither came in time."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        line = b""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                return None
+            data = os.read(descriptor, 65536)
+            if not data:
+                break
+            line += data
+        return line
+
+    def _give_up(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def begin_launch(config: RootConfig) -> PendingRoot:
+    """Start an instance and do not wait for it.
+
+    The root finds modules where this process does, after the interpreter's own places; its processes write to this
+    process's standard output and error, unless `config.detached`.
+    """
+    stdout_fd = None
+    if not config.detached:
+        with contextlib.suppress(OSError):
+            stdout_fd = os.dup(1)
+    # An empty entry means the current folder, which may be another one over there.
+    sys_path = [os.path.abspath(path) for path in sys.path]
+    config = msgspec.structs.replace(config, sys_path=[*config.sys_path, *sys_path], stdout_fd=stdout_fd)
+    try:
+        process = subprocess.Popen(
+            # -P: what lies beside the program is no place to find modules.
+            [sys.executable, "-P", str(_ROOT_PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if config.detached else None,
+            pass_fds=() if stdout_fd is None else (stdout_fd,),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StartupError(f"cannot start a root process with {sys.executable}: {error}") from error
+    finally:
+        if stdout_fd is not None:
+            os.close(stdout_fd)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # it says itself why it ended
+        process.stdin.write(msgspec.json.encode(config))
+    return PendingRoot(process)
+
+
+def launch(config: RootConfig, timeout_s: float = 30.0) -> RootHandle:
+    """Start an instance on this machine. When this returns, connections to it are accepted.
+
+    Raises:
+        StartupError: it cannot start. The message says why, and what to do.
+    """
+    return begin_launch(config).wait(timeout_s)
+
+
+def request_shutdown(session: Session) -> bool:
+    """Ask the root of any of this user's instances to end it; False if there is none to ask."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5.0)
+        try:
+            connection.connect(os.fspath(session.root_socket))
+            connection.sendall(frame(Shutdown(1)))
+            connection.recv(64)
+        except OSError:
+            return False
+    return True
+
+
+def stop_session(session: Session, timeout_s: float = 10.0) -> None:
+    """End an instance that another process has started, and wait until it has ended; after `timeout_s` seconds kill it."""
+    deadline = time.monotonic() + timeout_s
+    if request_shutdown(session) and _ended_by(session, deadline):
+        return
+    if session.alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(session.root_pid, signal.SIGKILL)
+        _ended_by(session, time.monotonic() + 2.0)
+    session_folder.remove(session.dir)
+
+
+def _ended_by(session: Session, deadline: float) -> bool:
+    """Wait for the end of a root that is not our child; the lock that it holds tells."""
+    while session.alive:
+        if time.monotonic() > deadline:
+            return False
+        # Nothing can be waited for that works with every root; this is once per instance.
+        select.select([], [], [], 0.01)
+    return True

@@ -1,0 +1,151 @@
+"""This machine as an engine: for who starts an instance, `launch`; for its controller, `LocalEngine`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.engine.commands import Frames, Kill, ListProcesses, Reply, Request, Shutdown, Start, Subscribe, frame
+from headrace.engine.launch import PendingRoot as PendingRoot
+from headrace.engine.launch import RootHandle as RootHandle
+from headrace.engine.launch import begin_launch as begin_launch
+from headrace.engine.launch import launch as launch
+from headrace.engine.launch import request_shutdown as request_shutdown
+from headrace.engine.launch import stop_session as stop_session
+from headrace.engine.machine import detect_machine
+from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.protocol import ProcessList
+from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.engine.root_config import RootConfig as RootConfig
+from headrace.exceptions import StartupError
+
+_T = TypeVar("_T")
+_replies = msgspec.msgpack.Decoder(Reply)
+
+
+class LocalEngine:
+    """The controller's connection to the root of its instance. Make one with `connect`."""
+
+    def __init__(self, root_socket: Path, machine: Machine) -> None:
+        self._root_socket = root_socket
+        self._allocator = Allocator(machine)
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._writer: asyncio.StreamWriter
+        self._receiver: asyncio.Task[None]
+
+    @classmethod
+    async def connect(cls, session_dir: str | os.PathLike[str], machine: Machine | None = None) -> LocalEngine:
+        """Connect to the root of the instance in `session_dir`.
+
+        What living processes hold of the machine is taken over, so that a new controller gives out only what is left.
+
+        Args:
+            session_dir: folder of the instance.
+            machine: the resources to give out; None to look at this machine.
+
+        Raises:
+            ConnectionError: there is no root.
+        """
+        engine = cls(Path(session_dir) / "root.sock", machine if machine is not None else detect_machine())
+        try:
+            reader, engine._writer = await asyncio.open_unix_connection(engine._root_socket)
+        except FileNotFoundError as error:
+            raise ConnectionError(f"no root listens on {engine._root_socket}") from error
+        engine._receiver = asyncio.create_task(engine._receive(reader))
+        for process in await engine.list():
+            if process.allocation is not None:
+                engine._allocator.restore(process.name, process.allocation)
+        return engine
+
+    @property
+    def machine(self) -> Machine:
+        """What there is to give out."""
+        return self._allocator.machine
+
+    async def start(self, spec: ProcessSpec) -> int:
+        allocation = self._allocator.held.get(spec.name)
+        if allocation is not None:
+            spec = msgspec.structs.replace(spec, allocation=allocation, env={**spec.env, **allocation.env})
+        return await self._call(lambda id: Start(id, spec), int)
+
+    async def kill(self, name: str, signal: int) -> bool:
+        return await self._call(lambda id: Kill(id, name, int(signal)), bool)
+
+    async def shutdown(self) -> None:
+        await self._call(Shutdown, type(None))
+
+    async def exits(self, since: int) -> AsyncIterator[ProcessExited]:
+        # A connection of its own: who reads slowly holds up nobody.
+        reader, writer = await asyncio.open_unix_connection(self._root_socket)
+        try:
+            writer.write(frame(Subscribe(1, since)))
+            async for reply in _read_replies(reader):
+                yield msgspec.msgpack.decode(reply.value, type=ProcessExited)
+        finally:
+            writer.close()
+        raise ConnectionError("the root of the instance is gone")
+
+    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
+        return self._allocator.allocate(name, request, group)
+
+    def release(self, name: str) -> None:
+        self._allocator.release(name)
+
+    async def close(self) -> None:
+        """Leave the root; the processes stay."""
+        self._receiver.cancel()
+        self._writer.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._receiver
+
+    async def _call(self, request: Any, type: type[_T]) -> _T:
+        if self._receiver.done():
+            raise ConnectionError("the root of the instance is gone")
+        id = next(self._ids)
+        future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = future
+        try:
+            self._writer.write(frame(request(id)))
+            return msgspec.msgpack.decode(await future, type=type)
+        finally:
+            del self._waiting[id]
+
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        try:
+            async for reply in _read_replies(reader):
+                future = self._waiting.get(reply.id)
+                if future is None or future.done():
+                    continue  # who asked has stopped waiting
+                if reply.error is not None:
+                    future.set_exception(StartupError(reply.error))
+                else:
+                    future.set_result(reply.value)
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionError("the root of the instance is gone"))
+
+    # Last, because inside the class it hides the built-in type.
+    async def list(self) -> ProcessList:
+        return await self._call(ListProcesses, ProcessList)
+
+
+async def _read_replies(reader: asyncio.StreamReader) -> AsyncIterator[Reply]:
+    frames = Frames()
+    while True:
+        try:
+            data = await reader.read(1 << 16)
+        except ConnectionError:
+            return
+        if not data:
+            return
+        for body in frames.feed(data):
+            yield _replies.decode(body)

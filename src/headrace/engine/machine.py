@@ -1,0 +1,82 @@
+"""Finds out what this machine has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from headrace.engine.resources import Machine
+
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_CGROUP_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def detect_machine(
+    *,
+    num_cpus: float | None = None,
+    num_gpus: int | None = None,
+    memory: int | None = None,
+    resources: dict[str, float] | None = None,
+) -> Machine:
+    """What this process may use of the machine.
+
+    Args:
+        num_cpus, num_gpus, memory: what to believe instead of looking; memory in bytes. `$HEADRACE_NUM_GPUS` does for GPUs
+            what `num_gpus` does.
+        resources: custom resources; they cannot be seen.
+    """
+    return Machine(
+        num_cpus=_cpus() if num_cpus is None else num_cpus,
+        gpus=_gpus(num_gpus),
+        memory=_memory() if memory is None else memory,
+        resources=dict(resources or {}),
+    )
+
+
+def _cpus() -> float:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpus(number: int | None) -> list[str]:
+    if number is None and (told := os.environ.get("HEADRACE_NUM_GPUS")):
+        number = int(told)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        # The driver takes what comes before the first that it does not know, as "-1" or "NoDevFiles".
+        names = [name.strip() for name in visible.split(",")]
+        known = [name for name in names if name and name not in ("-1", "NoDevFiles")]
+        if number is None or number <= len(known):
+            return known[:number]
+    if number is None:
+        number = _nvidia_gpus()
+    return [str(index) for index in range(number)]
+
+
+def _nvidia_gpus() -> int:
+    try:
+        return len(list(_NVIDIA_GPUS.iterdir()))
+    except OSError:
+        pass
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def _memory() -> int:
+    """Bytes of memory of the machine, or of the container where that has a limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_MEMORY_LIMITS:
+        try:
+            total = min(total, int(path.read_text()))
+        except (OSError, ValueError):
+            continue  # no such file, or "max"
+    return total

@@ -1,0 +1,275 @@
+"""The root of an instance on one machine: the parent of all its processes.
+
+It opens the listening sockets, forks everything else from its warm image, starts again what must not die, and ends
+everything under it when it is told to or when its driver ends. It has one thread, runs no user code and holds no
+serving state. Started as a program of its own, it reads a `RootConfig` from standard input, as JSON, and writes one
+line to standard output, a `RootAnswer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # Started by its path, so that it is found however the driver found the package.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+
+from headrace.engine import session
+from headrace.engine.listeners import listen_tcp, listen_unix
+from headrace.engine.root_config import RootAnswer, RootConfig
+from headrace.exceptions import StartupError
+
+_GRACE_WITHOUT_DRIVER_S = 0.5
+_DRIVER_POLL_S = 0.2
+
+
+class Root:
+    """One instance. Made, it accepts connections; `run` starts the processes and returns when all have ended.
+
+    Raises:
+        StartupError: a port is in use, the session folder cannot be made, …
+    """
+
+    def __init__(self, config: RootConfig) -> None:
+        self._config = config
+        self._grace_s: float | None = None  # set when the end has come
+        self._driver: int | None = None
+        self._shared: dict[str, dict[str, socket.socket]] = {"controller": {}, "proxy": {}}
+        http = None
+        if config.http_host is not None:
+            listener = listen_tcp(config.http_host, config.http_port, "HTTP", config.http_port_option)
+            self._shared["proxy"]["http"] = listener
+            http = (config.http_host, listener.getsockname()[1])
+        listener = listen_tcp(
+            config.rest_host, config.rest_port, "the REST API", config.rest_port_option, config.rest_port_fallback
+        )
+        self._shared["controller"]["rest"] = listener
+        rest = (config.rest_host, listener.getsockname()[1])
+        folder, secret, self._lock = session.create(None if config.session_dir is None else Path(config.session_dir))
+        self.session = session.Session(
+            dir=folder,
+            secret=secret,
+            root_pid=os.getpid(),
+            http=http,
+            rest=rest,
+            started_at=time.time(),
+            detached=config.detached,
+        )
+        try:
+            self._commands_socket = listen_unix(session.socket_path(folder, "root.sock"))
+            # Listens before the answer: who reads the answer connects at once.
+            self._controller_socket = listen_unix(session.socket_path(folder, "controller.sock"))
+            session.publish(self.session)
+        except BaseException:
+            session.remove(folder)
+            raise
+
+    def run(self) -> None:
+        """Start the controller and the proxies, serve commands, and end everything at the end."""
+        self._signals_in, self._signals_out = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._catch_signals()
+            self._watch_driver()
+            self._warm_up()
+            self._start()
+            session.sweep()
+            self._serve()
+        finally:
+            self._stop()
+
+    def _catch_signals(self) -> None:
+        self._signals_in.setblocking(False)
+        self._signals_out.setblocking(False)
+        signal.set_wakeup_fd(self._signals_out.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)  # the number comes through the socket
+        self._selector.register(self._signals_in, selectors.EVENT_READ, lambda _: self._on_signals())
+
+    def _watch_driver(self) -> None:
+        driver = self._config.driver_pid
+        if driver is None or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            self._driver = os.pidfd_open(driver)
+        except ProcessLookupError:
+            self._on_driver_end()
+            return
+        except OSError:
+            return  # a kernel before 5.3; `_serve` looks again and again
+        self._selector.register(self._driver, selectors.EVENT_READ, lambda _: self._on_driver_end())
+
+    def _warm_up(self) -> None:
+        """Import once what every process needs, into memory that all will share."""
+        sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
+        gc.disable()  # nearly everything that imports make stays
+        for module in self._config.warm:
+            # Who needs it says why it cannot be imported.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        gc.enable()
+        gc.collect()
+        # A collection in a child would write to what it looks at, and so copy the pages.
+        gc.freeze()
+
+    def _start(self) -> None:
+        # Not before the answer: it takes its time to import.
+        from headrace.engine import prctl
+        from headrace.engine.children import Children
+        from headrace.engine.command_server import CommandServer
+        from headrace.engine.process import ProcessSpec
+
+        config = self._config
+        prctl.adopt_orphans()
+        prctl.name_process("headrace:root")
+        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close)
+        self._children.adopt_listener("controller", self._controller_socket)
+        self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
+        args = {"instance": config.instance, "http": self.session.http, "rest": self.session.rest}
+        specs = [
+            ProcessSpec(
+                name="controller",
+                role="controller",
+                entry=config.controller_entry,
+                args=args,
+                listen="controller.sock",
+                restart=True,
+            )
+        ]
+        specs += [
+            ProcessSpec(
+                name=f"proxy-{index}",
+                role="proxy",
+                entry=config.proxy_entry,
+                args={**args, "index": index},
+                restart=True,
+            )
+            for index in range(config.num_proxies if self.session.http else 0)
+        ]
+        for spec in specs:
+            self._children.start(spec)
+
+    def _close(self) -> None:
+        """Close, in a child, what is the root's own. The lock among it: held by a child, it would outlive the root."""
+        self._commands.close()
+        self._selector.close()
+        self._signals_in.close()
+        self._signals_out.close()
+        os.close(self._lock)
+        if self._driver is not None:
+            os.close(self._driver)
+
+    def _serve(self) -> None:
+        parent = os.getppid()
+        poll = self._config.driver_pid is not None and self._driver is None
+        while self._grace_s is None:
+            timeout = self._children.seconds_to_restart()
+            if poll:
+                timeout = _DRIVER_POLL_S if timeout is None else min(timeout, _DRIVER_POLL_S)
+                if os.getppid() != parent:
+                    self._on_driver_end()
+                    return
+            for key, events in self._selector.select(timeout):
+                key.data(events)
+            self._children.restart_due()
+
+    def _on_signals(self) -> None:
+        numbers = self._received_signals()
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._grace_s = self._config.grace_s
+        for exited in self._children.reap():
+            self._commands.publish(exited)
+
+    def _received_signals(self) -> set[int]:
+        with contextlib.suppress(BlockingIOError):
+            return set(self._signals_in.recv(4096))
+        return set()
+
+    def _on_driver_end(self) -> None:
+        self._grace_s = min(self._config.grace_s, _GRACE_WITHOUT_DRIVER_S)
+
+    def _on_request(self, request: Any) -> Any:
+        from headrace.engine import commands
+
+        match request:
+            case commands.Start():
+                return self._children.start(request.spec)
+            case commands.Kill():
+                return self._children.kill(request.name, request.signal)
+            case commands.ListProcesses():
+                return self._children.info()
+            case commands.Shutdown():
+                self._grace_s = self._config.grace_s
+        return None
+
+    def _stop(self) -> None:
+        for named in self._shared.values():  # refused at once is better than never answered
+            for listener in named.values():
+                listener.close()
+        if hasattr(self, "_children"):
+            self._children.stop(self._grace_s or 0.0, self._wait_for_signal)
+        session.remove(self.session.dir)
+
+    def _wait_for_signal(self, timeout_s: float) -> bool:
+        """Wait for the end of a child; False if somebody who has no patience signals again."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._signals_in, selectors.EVENT_READ)
+            selector.select(timeout_s)
+        return not self._received_signals() & {signal.SIGTERM, signal.SIGINT}
+
+
+def _redirect(config: RootConfig, folder: Path) -> None:
+    """Give standard input, output and error to what the processes of the instance shall have."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if config.detached:
+        log = os.open(folder / "logs" / "headrace.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+    elif config.stdout_fd is not None:
+        os.dup2(config.stdout_fd, 1)
+        os.close(config.stdout_fd)
+    else:
+        os.dup2(2, 1)
+
+
+def main() -> int:
+    """Run a root; returns its exit status."""
+    try:
+        config = msgspec.json.decode(sys.stdin.buffer.read(), type=RootConfig)
+        root = Root(config)
+    except (StartupError, msgspec.DecodeError) as error:
+        _write_answer(RootAnswer(error=str(error)))
+        return 1
+    own = root.session
+    try:
+        _write_answer(RootAnswer(session_dir=str(own.dir), http=own.http, rest=own.rest, pid=own.root_pid))
+        _redirect(config, own.dir)
+    except OSError:  # whoever asked has gone
+        session.remove(own.dir)
+        return 1
+    root.run()
+    return 0
+
+
+def _write_answer(answer: RootAnswer) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

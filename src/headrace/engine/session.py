@@ -1,0 +1,303 @@
+"""The folder of a running instance: its secret, addresses and sockets; how instances are found, and swept up after.
+
+    <sessions>/              $HEADRACE_SESSIONS, or <tmp>/headrace-<uid>/
+        current              symlink to the instance that serves without a driver
+        <session>/
+            root.lock        locked by the root for as long as it lives
+            secret           32 random bytes
+            session.json     addresses
+            root.sock, controller.sock, <replica>.sock, state.db, logs/
+    /dev/shm/headrace-<session>/   large buffers
+
+A file lock tells whether the root lives, and not its pid: the system lets go of the lock when the process is gone,
+however it went, and neither reused pids nor pid namespaces (a `/tmp` that containers share) can mislead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.exceptions import NotRunningError, StartupError
+
+MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
+"""Bytes that the path of a Unix socket may have."""
+
+LONGEST_SOCKET_NAME = 24
+"""Bytes that the file name of a socket in a session folder may have for certain."""
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def sessions_dir() -> Path:
+    """The folder of all instances of this user. It need not exist yet."""
+    chosen = os.environ.get("HEADRACE_SESSIONS")
+    if chosen:
+        return Path(chosen).absolute()
+    return Path(os.environ.get("TMPDIR") or "/tmp") / f"headrace-{os.getuid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One instance, as its folder tells of it.
+
+    Attributes:
+        dir: the folder.
+        secret: what proves to a peer that one belongs to the instance.
+        root_pid: process at the root of the instance.
+        http: host and port that the proxies serve, None without HTTP.
+        rest: host and port of the REST API.
+        started_at: seconds since the epoch.
+        detached: it serves without a driver.
+    """
+
+    dir: Path
+    secret: bytes
+    root_pid: int
+    http: tuple[str, int] | None
+    rest: tuple[str, int]
+    started_at: float
+    detached: bool
+
+    @property
+    def name(self) -> str:
+        return self.dir.name
+
+    @property
+    def root_socket(self) -> Path:
+        return self.dir / "root.sock"
+
+    @property
+    def controller_socket(self) -> Path:
+        return self.dir / "controller.sock"
+
+    @property
+    def shm_dir(self) -> Path:
+        return shm_dir(self.dir)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its root lives."""
+        return is_alive(self.dir)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Session:
+        """Read a session folder. Whether the instance still lives is another question: `alive`.
+
+        Raises:
+            NotRunningError: it is not the folder of an instance, or not one of this user's.
+        """
+        path = Path(folder).resolve()
+        try:
+            data: dict[str, Any] = json.loads((path / "session.json").read_bytes())
+            secret = (path / "secret").read_bytes()
+            return Session(
+                dir=path,
+                secret=secret,
+                root_pid=data["pid"],
+                http=tuple(data["http"]) if data["http"] else None,
+                rest=tuple(data["rest"]),
+                started_at=data["started_at"],
+                detached=data["detached"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NotRunningError(f"{path} is not the folder of a running instance: {error}") from error
+
+
+def find_current() -> Session | None:
+    """The instance that is meant when none is named; None if there is none.
+
+    It is that of `$HEADRACE_ADDRESS` (a session folder) if this is set, or else the one that serves without a driver.
+
+    Raises:
+        NotRunningError: `$HEADRACE_ADDRESS` names no running instance.
+    """
+    address = os.environ.get("HEADRACE_ADDRESS")
+    if address:
+        session = Session.load(address)
+        if not session.alive:
+            raise NotRunningError(f"the instance that HEADRACE_ADDRESS names has ended: {address}")
+        return session
+    try:
+        session = Session.load(sessions_dir() / "current")
+    except NotRunningError:
+        return None
+    return session if session.alive else None
+
+
+def shm_dir(folder: Path) -> Path:
+    """Where the instance of a session folder keeps large buffers: in memory where the system has such a folder."""
+    return _SHARED_MEMORY / f"headrace-{folder.name}" if _SHARED_MEMORY.is_dir() else folder / "shm"
+
+
+def socket_path(folder: Path, name: str) -> Path:
+    """The path of the socket `name` in a session folder.
+
+    Raises:
+        StartupError: the path is too long for a Unix socket, or `name` leads out of the folder.
+    """
+    path = folder / name
+    if path.parent != folder:
+        raise StartupError(f"'{name}' is not a file name; a socket lies in the session folder itself")
+    too_long = len(os.fsencode(path)) - MAX_SOCKET_PATH
+    if too_long > 0:
+        raise StartupError(
+            f"the path of the socket {path} is {too_long} bytes too long (a Unix socket's path has at most "
+            f"{MAX_SOCKET_PATH}); choose a shorter folder with HEADRACE_SESSIONS"
+        )
+    return path
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether the root of a session folder lives."""
+    try:
+        lock = os.open(folder / "root.lock", os.O_RDONLY)
+    except PermissionError:
+        return True  # another user's; whether it lives is not for us to know
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def create(folder: Path | None = None) -> tuple[Path, bytes, int]:
+    """Make a session folder, and hold its lock.
+
+    Args:
+        folder: where; None for a new one among this user's.
+
+    Returns:
+        The folder, the secret, and the file descriptor that holds the lock.
+
+    Raises:
+        StartupError: the folder cannot be made, or is another instance's.
+    """
+    sessions = sessions_dir() if folder is None else folder.absolute().parent
+    try:
+        # A folder that the user named is taken as it is: it may be one that others use too.
+        _make_private(sessions, ours=folder is None and "HEADRACE_SESSIONS" not in os.environ)
+        with _only_one_at_a_time(sessions):
+            chosen = sessions / secrets.token_hex(4) if folder is None else folder.absolute()
+            socket_path(chosen, "x" * LONGEST_SOCKET_NAME)
+            if is_alive(chosen):
+                raise StartupError(
+                    f"another instance is running in {chosen}; choose another session folder, or stop it"
+                )
+            _make_private(chosen, ours=True)
+            lock = os.open(chosen / "root.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in (chosen / "session.json", *chosen.glob("*.sock")):
+            leftover.unlink(missing_ok=True)
+        (chosen / "logs").mkdir(mode=0o700, exist_ok=True)
+        _make_private(shm_dir(chosen), ours=True)
+        secret = secrets.token_bytes(32)
+        _write_private(chosen / "secret", secret)
+    except OSError as error:
+        raise StartupError(
+            f"cannot make a session folder in {sessions}: {error}; choose another folder with HEADRACE_SESSIONS"
+        ) from error
+    return chosen, secret, lock
+
+
+def publish(session: Session) -> None:
+    """Write `session.json`; from now on the instance can be found. One without a driver becomes the current one."""
+    data = {
+        "pid": session.root_pid,
+        "http": session.http,
+        "rest": session.rest,
+        "started_at": session.started_at,
+        "detached": session.detached,
+    }
+    _write_private(session.dir / "session.json", json.dumps(data).encode())
+    if session.detached:
+        new = session.dir / "current"
+        new.symlink_to(session.dir)
+        new.replace(session.dir.parent / "current")
+
+
+def remove(folder: Path) -> None:
+    """Remove all files of an instance, and the symlink that says it is the current one."""
+    import shutil  # only at the end: starting must be quick
+
+    with contextlib.suppress(OSError):
+        current = folder.parent / "current"
+        if current.is_symlink() and os.readlink(current) == str(folder):
+            current.unlink()
+    shutil.rmtree(shm_dir(folder), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> list[Path]:
+    """Remove the folders of this user's instances whose root is dead, and their shared memory.
+
+    Returns:
+        The folders removed.
+    """
+    sessions = sessions_dir()
+    swept = []
+    try:
+        with _only_one_at_a_time(sessions):
+            for lock in sessions.glob("*/root.lock"):
+                folder = lock.parent
+                if not folder.is_symlink() and not is_alive(folder):
+                    remove(folder)
+                    swept.append(folder)
+    except OSError:
+        pass  # what cannot be swept today is swept another day
+    return swept
+
+
+@contextlib.contextmanager
+def _only_one_at_a_time(sessions: Path) -> Iterator[None]:
+    """Keeps a sweep from taking a folder between its making and its locking for a dead one."""
+    lock = os.open(sessions / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_private(folder: Path, ours: bool) -> None:
+    """Make a folder that nobody else can look into. In `/tmp` anybody could have made it first."""
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if not ours:
+            return
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise StartupError(
+                f"{folder} is not a folder; remove it, or choose another with HEADRACE_SESSIONS"
+            ) from None
+        if status.st_uid != os.getuid():
+            raise StartupError(
+                f"{folder} belongs to another user (uid {status.st_uid}); choose another folder with HEADRACE_SESSIONS"
+            ) from None
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            folder.chmod(0o700)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that is there in full or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+    new.replace(path)
