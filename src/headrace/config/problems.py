@@ -120,13 +120,13 @@ def _sentence(error: ErrorDetails, path: Path) -> str:
         case "value_error" | "assertion_error":
             return str(context.get("error", error["msg"]))
         case "greater_than":
-            return f"must be greater than {context['gt']}{got}"
+            return f"must be greater than {context['gt']:g}{got}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']}{got}"
+            return f"must be at least {context['ge']:g}{got}"
         case "less_than":
-            return f"must be less than {context['lt']}{got}"
+            return f"must be less than {context['lt']:g}{got}"
         case "less_than_equal":
-            return f"must be at most {context['le']}{got}"
+            return f"must be at most {context['le']:g}{got}"
         case "finite_number":
             return f"must be a finite number{got}"
         case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":

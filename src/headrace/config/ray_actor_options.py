@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from headrace.config.model import ConfigModel, JsonObject, Name, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import shown
 
-_INSTALL = "is not available; install what the application needs into the Python environment that Headrace runs in, and remove it"
+_INSTALL = (
+    "is not available; remove it, and install what the application needs into the environment that Headrace runs in"
+)
 _REMOTE = ("s3://", "gs://", "gcs://", "https://", "http://", "azure://", "abfss://", "hdfs://")
 
 

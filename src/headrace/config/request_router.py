@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from headrace.config.model import ConfigModel, JsonObject, PositiveNumber, import_path_of
-from headrace.config.problems import nearest, shown
+from headrace.config.problems import mistake, shown
 
-BUILT_IN = ("power_of_two_choices", "round_robin", "random")
-DEFAULT = BUILT_IN[0]
-_SAME_ELSEWHERE = {
-    "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter": DEFAULT,
-    "ray.serve._private.request_router.PowerOfTwoChoicesRequestRouter": DEFAULT,
-}
+_DEFAULT_ELSEWHERE = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 
 
 class RequestRouterConfig(ConfigModel):
     """The routing policy of a deployment.
 
     Attributes:
-        request_router_class: a built-in policy's name, or a policy class or its import path.
-        request_router_kwargs: arguments of the policy; must be JSON-serializable.
+        request_router_class: a class derived from `headrace.router.policy.RoutingPolicy`, or its import path. None for
+            the default: power of two choices, and affinity for requests that name a model or a session.
+        request_router_kwargs: arguments of the class; must be JSON-serializable.
         request_routing_stats_period_s, request_routing_stats_timeout_s: how often a replica that defines
             `record_routing_stats` is asked for its figures, and for how long at most, seconds.
         initial_backoff_s, backoff_multiplier, max_backoff_s: taken for compatibility and not needed: a request that
@@ -31,7 +27,7 @@ class RequestRouterConfig(ConfigModel):
 
     title: ClassVar[str] = "wrong request_router_config"
 
-    request_router_class: str = DEFAULT
+    request_router_class: str | None = None
     request_router_kwargs: JsonObject = Field(default_factory=dict)
     request_routing_stats_period_s: PositiveNumber = 10.0
     request_routing_stats_timeout_s: PositiveNumber = 30.0
@@ -42,21 +38,30 @@ class RequestRouterConfig(ConfigModel):
     @field_validator("request_router_class", mode="before")
     @classmethod
     def _policy(cls, policy: Any) -> Any:
-        if not isinstance(policy, str):
-            return import_path_of(policy)
-        policy = _SAME_ELSEWHERE.get(policy, policy)
-        if policy in BUILT_IN:
-            return policy
-        if ":" in policy or "." in policy:
-            return import_path_of(policy)
-        meant = nearest(policy, BUILT_IN)
-        hint = f"; did you mean '{meant}'?" if meant else ""
-        raise ValueError(
-            f"must be one of {', '.join(BUILT_IN)}, or a class or its import path 'module:Class', "
-            f"not {shown(policy)}{hint}"
-        )
+        if policy is None:
+            return None
+        path = import_path_of(policy)
+        if path.rpartition(":" if ":" in path else ".")[::2] == tuple(_DEFAULT_ELSEWHERE.split(":")):
+            return None
+        if path.startswith("ray."):
+            raise ValueError(
+                f"{shown(path)} is a request router of Ray's, which cannot run here; name a class that derives from "
+                "headrace.router.policy.RoutingPolicy"
+            )
+        return path
+
+    @model_validator(mode="after")
+    def _arguments_of_something(self) -> Self:
+        if self.request_router_kwargs and self.request_router_class is None:
+            raise mistake("needs a request_router_class to go to", "request_router_kwargs")
+        return self
 
     @property
     def routing_policy(self) -> dict[str, Any]:
         """The part that routers need, as it travels in `DeploymentTargets`."""
-        return {"policy": self.request_router_class, "kwargs": self.request_router_kwargs}
+        if self.request_router_class is None:
+            return {}
+        return {
+            "request_router_class": self.request_router_class,
+            "request_router_kwargs": self.request_router_kwargs,
+        }
