@@ -1,0 +1,236 @@
+"""From an application as the user wrote it to the spec that the controller deploys. Pure: nothing is started."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import os
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from headrace.application_graph import Node, walk
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.logging_config import LoggingConfig
+from headrace.config.problems import nearest
+from headrace.config.ray_actor_options import RuntimeEnv
+from headrace.config.schema import DeploymentOverride, check_route_prefix
+from headrace.config.spec import ApplicationSpec, DeploymentSpec
+from headrace.deployment import Application, Deployment
+from headrace.deployment_target import check_user_config, named_arguments
+from headrace.exceptions import ConfigError, SerializationError
+from headrace.fingerprint import fingerprint
+from headrace.handle import DeploymentHandle
+from headrace.serialization import CodePickler, explain_unserializable
+
+RESTARTING_OPTIONS = frozenset(
+    {
+        "deployment_actors",
+        "gang_scheduling_config",
+        "logging_config",
+        "max_concurrent_sync",
+        "max_replicas_per_node",
+        "placement_group_bundle_label_selector",
+        "placement_group_bundles",
+        "placement_group_strategy",
+        "ray_actor_options",
+    }
+)
+"""Options that only a new process can take on. All others reach running replicas, routers or the controller."""
+
+_SECRET_WORDS = ("credential", "key", "password", "secret", "token")
+
+
+def build_application(
+    app: Application[Any],
+    *,
+    name: str,
+    route_prefix: str | None,
+    runtime_env: Mapping[str, Any] | RuntimeEnv | None = None,
+    config: dict[str, Any] | None = None,
+    overrides: Iterable[DeploymentOverride | Mapping[str, Any]] = (),
+    logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+) -> ApplicationSpec:
+    """Finds all deployments of an application and writes them down for the controller.
+
+    Args:
+        app: the ingress deployment with its arguments; applications anywhere in them become handles.
+        name: the application's name.
+        route_prefix: under which the ingress deployment answers; None for no HTTP.
+        runtime_env: environment of all its replicas.
+        config: the declarative config that it comes from; kept for `status`.
+        overrides: options by deployment name that win over those in the code.
+        logging_config: how deployments log that have no `logging_config` of their own.
+
+    Raises:
+        ConfigError: an option, override or name is wrong.
+        ApplicationBuildError: deployments call each other in a circle.
+        SerializationError: code or an argument cannot be sent to another process.
+    """
+    if not isinstance(app, Application):
+        raise ConfigError(f"an application is needed, {what_it_is(app)}")
+    if not name or "#" in name:
+        raise ConfigError(f"name: an application's name must not be empty and must not contain '#', not be {name!r}")
+    environment = _runtime_env(runtime_env)
+    nodes = walk(app)
+    names = {node.application: node.name for node in nodes}
+    options = _options(nodes, overrides, logging_config)
+    specs = []
+    for node in nodes:
+        check_user_config(node.deployment.func_or_class, node.name, options[node.name].user_config)
+        code = _pickle(node, name, names)
+        specs.append(
+            DeploymentSpec(
+                app=name,
+                name=node.name,
+                options=options[node.name].model_dump(mode="json"),
+                code=code,
+                version=_version(node, names, options[node.name], environment, code),
+                description=_description(node, names),
+                ingress=node.application is app,
+            )
+        )
+    return ApplicationSpec(
+        name=name,
+        route_prefix=check_route_prefix(route_prefix),
+        ingress=names[app],
+        deployments=specs,
+        runtime_env=environment,
+        config=config,
+    )
+
+
+def what_it_is(value: Any) -> str:
+    """Half a sentence on a value that should have been an application."""
+    if isinstance(value, Deployment):
+        return f"but {value.name!r} is a deployment that nobody has bound: use {value.name}.bind(...)"
+    if isinstance(value, DeploymentHandle):
+        return f"but this is a handle to {value.deployment_name!r}, which runs already"
+    if inspect.isclass(value):
+        return f"but {value.__name__!r} is a plain class: decorate it with @serve.deployment, and bind it"
+    if inspect.isroutine(value):
+        return f"but {value.__name__!r} is a function: call it if it builds an application, or decorate and bind it"
+    return f"but this is {_short(value)}, of type {type(value).__name__}"
+
+
+def _runtime_env(given: Mapping[str, Any] | RuntimeEnv | None) -> dict[str, Any]:
+    runtime_env = given if isinstance(given, RuntimeEnv) else RuntimeEnv(**(given or {}))
+    environment = runtime_env.model_dump(mode="json", exclude_none=True)
+    if runtime_env.working_dir is not None:
+        environment["working_dir"] = os.path.abspath(runtime_env.working_dir)
+    # Replicas find the modules that this process finds.
+    environment["sys_path"] = list(dict.fromkeys(os.path.abspath(path) for path in sys.path))
+    return environment
+
+
+def _options(
+    nodes: list[Node],
+    overrides: Iterable[DeploymentOverride | Mapping[str, Any]],
+    logging_config: Mapping[str, Any] | LoggingConfig | None,
+) -> dict[str, DeploymentOptions]:
+    """The options of each deployment by name: those in the code, with the overrides on top."""
+    options = {node.name: node.deployment.deployment_options for node in nodes}
+    for override in overrides:
+        if not isinstance(override, DeploymentOverride):
+            override = DeploymentOverride(**override)
+        if override.name not in options:
+            meant = nearest(override.name, options)
+            hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(sorted(options))}"
+            raise ConfigError(f"deployments: the application has no deployment {override.name!r}; {hint}")
+        options[override.name] = options[override.name].updated(**override.options())
+    if logging_config is not None:
+        if not isinstance(logging_config, LoggingConfig):
+            logging_config = LoggingConfig(**logging_config)
+        for name, of_deployment in options.items():
+            if of_deployment.logging_config is None:
+                options[name] = of_deployment.updated(logging_config=logging_config)
+    return {name: of_deployment.model_copy(update={"name": name}) for name, of_deployment in options.items()}
+
+
+class _HandlePickler(CodePickler):
+    """Puts a handle wherever an application of the graph stands."""
+
+    def __init__(self, file: Any, app_name: str, names: Mapping[Application[Any], str]) -> None:
+        super().__init__(file)
+        self._app_name = app_name
+        self._names = names
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Application) and obj in self._names:
+            return DeploymentHandle(self._names[obj], self._app_name).__reduce__()
+        return super().reducer_override(obj)
+
+
+def _pickle(node: Node, app_name: str, names: Mapping[Application[Any], str]) -> bytes:
+    deployment, buffer = node.deployment, io.BytesIO()
+    target = deployment.func_or_class
+    try:
+        _HandlePickler(buffer, app_name, names).dump((target, deployment.init_args, deployment.init_kwargs))
+    except Exception as error:
+        # The walk has pickled the arguments already, so the code is what is left.
+        explanation = explain_unserializable(target, getattr(target, "__qualname__", node.name), error)
+        raise SerializationError(f"deployment {node.name!r}: {explanation}") from error
+    return buffer.getvalue()
+
+
+def _version(
+    node: Node,
+    names: Mapping[Application[Any], str],
+    options: DeploymentOptions,
+    environment: Mapping[str, Any],
+    code: bytes,
+) -> str:
+    """What replicas of the deployment are made of, as a digest. Equal versions need no restart on a redeploy."""
+
+    def replace(value: Any) -> Any:
+        # A callee counts by name only: its own changes do not restart its callers.
+        return ("application", names[value]) if isinstance(value, Application) and value in names else value
+
+    deployment = node.deployment
+    process = {
+        "options": options.model_dump(mode="json", include=set(RESTARTING_OPTIONS)),
+        "env_vars": environment.get("env_vars"),
+        "working_dir": environment.get("working_dir"),
+    }
+    parts = (deployment.func_or_class, deployment.init_args, deployment.init_kwargs, process)
+    try:
+        return fingerprint(parts, replace)
+    except Exception:
+        # A value that pickles by other means than `__reduce_ex__`. The pickle's bytes may differ from one build to the
+        # next, which costs a restart of replicas that could have stayed.
+        return hashlib.blake2b(code + repr(process).encode(), digest_size=16).hexdigest()
+
+
+def _description(node: Node, names: Mapping[Application[Any], str]) -> dict[str, Any]:
+    deployment = node.deployment
+    target: Callable[..., Any] = deployment.func_or_class
+    arguments = named_arguments(target, deployment.init_args, deployment.init_kwargs)
+    return {
+        "callable": f"{target.__module__}:{getattr(target, '__qualname__', deployment.name)}",
+        "doc": next(iter((inspect.getdoc(target) or "").splitlines()), ""),
+        "arguments": {name: _describe_argument(name, value, names) for name, value in arguments},
+        "calls": [names[child] for child in node.children],
+    }
+
+
+def _describe_argument(name: str, value: Any, names: Mapping[Application[Any], str]) -> str:
+    # Descriptions are shown in status pages and dashboards.
+    return "…" if any(word in name.lower() for word in _SECRET_WORDS) else _ShortRepr(names).repr(value)
+
+
+def _short(value: Any) -> str:
+    return _ShortRepr({}).repr(value)
+
+
+class _ShortRepr(reprlib.Repr):
+    """Cuts what is long, and shows applications as the handles that they become."""
+
+    def __init__(self, names: Mapping[Application[Any], str]) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self._names = names
+
+    def repr_Application(self, application: Application[Any], _level: int) -> str:  # found by the type's name
+        return f"<handle to {self._names.get(application, application.deployment.name)}>"

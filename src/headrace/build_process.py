@@ -1,0 +1,111 @@
+"""The entry of the process that builds applications for the controller, which never runs user code itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import msgspec
+
+from headrace.build import build_application
+from headrace.config.schema import ServeApplicationSchema
+from headrace.config.spec import ApplicationSpec
+from headrace.exceptions import ApplicationBuildError, HeadraceError
+from headrace.import_path import load_application
+
+
+class BuildProcess(Protocol):
+    """What is used of the engine's `ProcessContext`."""
+
+    @property
+    def args(self) -> Mapping[str, Any]: ...
+
+
+def main(process: BuildProcess) -> None:
+    """Builds each of `args["applications"]` and writes the outcomes to the file `args["output"]`.
+
+    Each application is a dict as `ServeApplicationSchema` takes it; its environment variables are those of this process
+    already. The file appears complete or not at all. It holds msgpack: a list in the order of the applications, of
+    `{"ok": ApplicationSpec}` or `{"error": text for people}`.
+    """
+    outcomes = [build(application) for application in process.args["applications"]]
+    output = Path(process.args["output"])
+    unfinished = output.with_name(f"{output.name}.{os.getpid()}")
+    unfinished.write_bytes(msgspec.msgpack.encode(outcomes))
+    unfinished.replace(output)
+
+
+def build(application: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds one application in its working directory: `{"ok": ApplicationSpec}` or `{"error": text for people}`."""
+    try:
+        return {"ok": _build(application)}
+    except HeadraceError as error:
+        return {"error": readable(error)}
+    except Exception as error:  # ours, or raised by user code at a place where nothing of it was expected
+        return {"error": "".join(traceback.format_exception(error)).rstrip()}
+
+
+def _build(application: Mapping[str, Any]) -> ApplicationSpec:
+    schema = ServeApplicationSchema(**application)
+    with in_folder(schema.runtime_env.working_dir):
+        return build_application(
+            load_application(schema.import_path, schema.args),
+            name=schema.name,
+            route_prefix=schema.route_prefix,
+            runtime_env=schema.runtime_env,
+            config=dict(application),
+            overrides=schema.deployments,
+            logging_config=schema.logging_config,
+        )
+
+
+@contextmanager
+def in_folder(folder: str | None) -> Iterator[None]:
+    """Works in `folder`, whose modules are found first, and forgets them afterwards.
+
+    Two applications may each have a module `app` in a folder of their own.
+    """
+    old_folder, old_path, old_modules = os.getcwd(), sys.path.copy(), set(sys.modules)
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise HeadraceError(f"runtime_env.working_dir: cannot change to {folder!r}: {error.strerror}") from None
+    sys.path.insert(0, os.getcwd())
+    prefix = os.path.join(os.path.realpath(os.getcwd()), "")
+    try:
+        yield
+    finally:
+        os.chdir(old_folder)
+        sys.path[:] = old_path
+        for name in sys.modules.keys() - old_modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and os.path.realpath(file).startswith(prefix):
+                del sys.modules[name]
+
+
+def readable(error: BaseException) -> str:
+    """The message, followed by the user's own part of the traceback where user code raised."""
+    cause = error.__cause__
+    if cause is None or not isinstance(error, ApplicationBuildError):
+        return str(error)
+    frames = traceback.extract_tb(_after_ours(cause.__traceback__))
+    lines = [*traceback.format_list(frames), *traceback.format_exception_only(cause)]
+    return f"{error}\n\n{''.join(lines)}".rstrip()
+
+
+def _after_ours(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is neither Headrace's nor the import machinery's."""
+    package = os.path.join(os.path.dirname(__file__), "")
+    while tb is not None:
+        file = tb.tb_frame.f_code.co_filename
+        if not file.startswith((package, "<frozen importlib", os.path.dirname(os.__file__) + "/importlib")):
+            return tb
+        tb = tb.tb_next
+    return None
