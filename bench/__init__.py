@@ -1,0 +1,1 @@
+"""Benchmarks: the same applications on Headrace and on its peers. `python -m bench --help`; README.md says the rest."""
