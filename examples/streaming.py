@@ -6,7 +6,6 @@ curl -N http://127.0.0.1:8000/ --json '"It works. It is fast! But the manual is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator
 
@@ -31,9 +30,9 @@ class Stream:
     def __init__(self, model: DeploymentHandle) -> None:
         self.model = model.options(stream=True)
 
-    async def __call__(self, text: str) -> AsyncIterator[str]:
+    async def __call__(self, text: str) -> AsyncIterator[dict[str, str | float]]:
         async for rating in self.model.rate.remote(text):
-            yield json.dumps(rating) + "\n"
+            yield rating
 
 
 app = Stream.bind(SentenceModel.bind())
