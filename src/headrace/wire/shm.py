@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,3 +135,16 @@ def map_segment(folder: Path, name: str, size: int, released: Callable[[], None]
         os.close(fd)
     weakref.finalize(mapped, released).atexit = False
     return memoryview(mapped)
+
+
+def shared_folder(session: str) -> Path | None:
+    """The folder for an instance's segments, made if need be; None where this machine has no memory file system, or
+    where the folder is somebody else's."""
+    folder = Path("/dev/shm") / f"headrace-{session}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    private = status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    return folder if private else None

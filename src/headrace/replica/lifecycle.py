@@ -1,0 +1,191 @@
+"""What the controller asks of a replica: begin, reconfigure, tell, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import cloudpickle
+
+from headrace.config.spec import (
+    DrainRequest,
+    InitializeReply,
+    ReconfigureRequest,
+    ReplicaSpec,
+    ReplicaState,
+)
+from headrace.exceptions import HeadraceError
+from headrace.observe.logs import configure_logging
+from headrace.replica.http.asgi import LifespanRunner, build_asgi_app, is_asgi_ingress
+from headrace.replica.http.plan import plan_handler
+from headrace.replica.http_service import HttpService
+from headrace.replica.service import ReplicaService
+from headrace.replica.sync_worker import SyncWorker
+from headrace.replica.user_code import UserCode, user_traceback
+from headrace.router.context import RequestContext, request_context
+from headrace.router.loaded_models import loaded_model_ids
+from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, set_current_replica
+from headrace.wire.rpc import Handler
+
+
+class ConstructorError(HeadraceError):
+    """The user's constructor, or `reconfigure`, raised; the message is its traceback."""
+
+
+class Lifecycle:
+    """One replica's life. Its methods are control calls; see `config/spec.py` for what goes in and out."""
+
+    def __init__(self, replica_id: str, app: str, deployment: str) -> None:
+        self.replica_id = replica_id
+        self.phase = "starting"
+        self.service: ReplicaService = None  # type: ignore[assignment]
+        self._app = app
+        self._deployment = deployment
+        self._spec: ReplicaSpec | None = None
+        self._error: str | None = None
+        self._user_code: UserCode | None = None
+        self._lifespan: LifespanRunner | None = None
+        self._initialized: asyncio.Future[InitializeReply] | None = None
+        self._idle = asyncio.Event()
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "initialize": self.initialize,
+            "reconfigure": self.reconfigure,
+            "check_health": self.check_health,
+            "state": self.state,
+            "drain": self.drain,
+        }
+
+    @property
+    def ongoing(self) -> int:
+        return self.service.ongoing if self.service is not None else 0
+
+    async def initialize(self, spec: ReplicaSpec) -> InitializeReply:
+        """Run the user's constructor and open for requests. Asked twice (by a controller that restarted meanwhile),
+        both get the same answer."""
+        if self._initialized is None:
+            self._initialized = asyncio.get_running_loop().create_future()
+            try:
+                self._initialized.set_result(await self._initialize(spec))
+            except Exception as error:
+                self.phase = "failed"
+                self._error = user_traceback(error)
+                self._initialized.set_exception(ConstructorError(self._error))
+                self._initialized.exception()
+        return await asyncio.shield(self._initialized)
+
+    async def _initialize(self, spec: ReplicaSpec) -> InitializeReply:
+        self.phase = "initializing"
+        self._spec = spec
+        options = spec.deployment.options
+        if options.get("logging_config"):
+            configure_logging(f"{self._app}/{self._deployment}/{self.replica_id[-5:]}", options["logging_config"])
+        for path in spec.runtime_env.get("sys_path", []):
+            if path not in sys.path:
+                sys.path.append(path)
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # the working directory, as for a script started there
+        loop = asyncio.get_running_loop()
+        context = ReplicaContext(
+            ReplicaID(self.replica_id, DeploymentID(self._deployment, self._app)),
+            rank=spec.rank,
+            world_size=spec.world_size,
+        )
+        set_current_replica(context)
+        target, args, kwargs = cloudpickle.loads(spec.deployment.code)
+        worker = SyncWorker(loop, int(options.get("max_concurrent_sync") or 1))
+        code = self._user_code = UserCode(target, args, kwargs, worker)
+        request_context.set(RequestContext("", self._app, self._deployment))
+        try:
+            code.construct()
+        finally:
+            request_context.set(None)
+        context.servable_object = code.instance
+        service = self.service
+        service.user_code = code
+        service.worker = worker
+        if spec.deployment.ingress:
+            service.http = await self._make_http(spec, code)
+        if options.get("user_config") is not None:
+            await code.reconfigure(options["user_config"])
+        await code.check_health()
+        self.phase = "running"
+        service.set_limits(int(options["max_ongoing_requests"]), open=True)
+        return InitializeReply(
+            replica_id=self.replica_id,
+            pid=os.getpid(),
+            has_check_health=code.has_check_health,
+            has_reconfigure=code.has_reconfigure,
+            retryable_methods=code.retryable_methods(),
+        )
+
+    async def _make_http(self, spec: ReplicaSpec, code: UserCode) -> HttpService:
+        if is_asgi_ingress(code.instance):
+            app = build_asgi_app(code.instance)
+            self._lifespan = LifespanRunner(app)
+            await self._lifespan.startup()
+            return HttpService(self.service, None, None, app, spec.max_body_bytes)
+        if not callable(code.instance):
+            return HttpService(self.service, None, None, None, spec.max_body_bytes)
+        method = code.method("__call__")
+        plan = plan_handler(method.function, owner=f"{self._deployment}.__call__")
+        return HttpService(self.service, method, plan, None, spec.max_body_bytes)
+
+    async def reconfigure(self, request: ReconfigureRequest) -> None:
+        """Take on options that need no restart."""
+        if self._user_code is None or self._spec is None:
+            raise HeadraceError(f"replica {self.replica_id} is not initialized yet")
+        options = request.options
+        self._spec.deployment.options = options
+        if request.user_config_changed:
+            try:
+                await self._user_code.reconfigure(options.get("user_config"))
+            except Exception as error:
+                raise ConstructorError(user_traceback(error)) from error
+        self.service.set_limits(int(options["max_ongoing_requests"]), open=self.phase == "running")
+
+    async def check_health(self) -> None:
+        """Raises what the user's `check_health` raises."""
+        if self._user_code is not None:
+            await self._user_code.check_health()
+
+    async def state(self) -> ReplicaState:
+        return ReplicaState(
+            replica_id=self.replica_id,
+            app=self._app,
+            deployment=self._deployment,
+            version=self._spec.deployment.version if self._spec is not None else "",
+            phase=self.phase,
+            ongoing=self.ongoing,
+            spec=self._spec,
+            error=self._error,
+            multiplexed_model_ids=loaded_model_ids(),
+        )
+
+    async def drain(self, request: DrainRequest) -> bool:
+        """Admit nothing any more and wait for what is in flight.
+
+        Returns:
+            Whether all was answered within `timeout_s`.
+        """
+        self.phase = "draining"
+        service = self.service
+        service.set_limits(service.max_ongoing, open=False)
+        service.on_idle = self._idle.set
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                while service.ongoing > 0:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Let the user's code clean up."""
+        if self._lifespan is not None:
+            await self._lifespan.shutdown()
+        if self._user_code is not None:
+            await self._user_code.close()

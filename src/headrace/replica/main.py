@@ -1,0 +1,104 @@
+"""The process of one replica."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from headrace.exceptions import HeadraceError
+from headrace.observe.logs import configure_logging
+from headrace.replica.lifecycle import Lifecycle
+from headrace.replica.service import ReplicaService
+from headrace.replica.vitals import Heartbeat, serve_vitals
+from headrace.router.hub import RouterHub, set_hub
+from headrace.router.loaded_models import set_models_listener
+from headrace.wire.callee import listen
+from headrace.wire.connection import SharedMemory
+from headrace.wire.errors import WireError
+from headrace.wire.rpc import RpcService
+from headrace.wire.shm import shared_folder
+
+if TYPE_CHECKING:
+    from headrace.engine.process import ProcessContext
+
+logger = logging.getLogger("headrace.replica")
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+def main(process: ProcessContext) -> None:
+    """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
+    uvloop.run(_serve(process))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the user's that nobody joins must not keep the process.
+    os._exit(0)
+
+
+async def _serve(process: ProcessContext) -> None:
+    args = process.args
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    configure_logging(f"{args['app']}/{args['deployment']}/{args['replica_id'][-5:]}", args.get("logging"))
+    folder = shared_folder(process.session_dir.name)
+    shared = SharedMemory(folder) if folder is not None else None
+    hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)
+    set_hub(hub)
+
+    lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"])
+    service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
+    lifecycle.service = service
+    _report_models(hub, args["replica_id"])
+    wire = process.listeners["wire"]
+    serve_vitals(
+        process.session_dir / _vitals_name(wire.getsockname()),
+        process.secret,
+        args["replica_id"],
+        Heartbeat(loop),
+        lambda: lifecycle.phase,
+        lambda: lifecycle.ongoing,
+    )
+    listener = await listen(wire, process.secret, service, shared)
+    await stop.wait()
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await lifecycle.close()
+    except Exception as error:
+        logger.warning("cleaning up failed: %s: %s", type(error).__name__, error)
+    listener.close()
+    if shared is not None:
+        shared.pool.close()
+
+
+def _vitals_name(socket_path: Any) -> str:
+    return os.path.basename(os.fsdecode(socket_path)).removesuffix(".sock") + ".vitals"
+
+
+def _report_models(hub: RouterHub, replica_id: str) -> None:
+    """Tell the controller which multiplexed models are loaded, whenever that changes."""
+    pending: set[asyncio.Task[None]] = set()
+
+    async def report(model_ids: list[str]) -> None:
+        try:
+            controller = await hub.controller()
+            await controller.call("report_models", {"replica_id": replica_id, "model_ids": model_ids}, timeout_s=5)
+        except (WireError, HeadraceError, TimeoutError) as error:
+            logger.debug("the controller did not take the list of models: %s", error)
+
+    def changed(model_ids: list[str]) -> None:
+        def start() -> None:
+            task = hub.loop.create_task(report(model_ids))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+        hub.loop.call_soon_threadsafe(start)
+
+    set_models_listener(changed)

@@ -1,0 +1,335 @@
+"""Admits calls and runs the user's methods for them: the replica's request path.
+
+Never more than `max_ongoing_requests` run, whatever callers believe: one too many is rejected, which costs its caller a
+frame each way, and the caller is told when there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import cloudpickle
+
+from headrace.exceptions import BackPressureError, HeadraceError
+from headrace.replica.sync_worker import Job, SyncWorker
+from headrace.replica.user_code import MethodKind, UserCode, user_traceback
+from headrace.router.context import RequestContext, request_context
+from headrace.router.headers import ErrorHeader, decode_call, encode, with_ongoing
+from headrace.wire import codec, frames
+from headrace.wire.callee import CalleeConnection, ServerCall
+from headrace.wire.errors import ConnectionLost
+from headrace.wire.rpc import RpcService
+
+logger = logging.getLogger("headrace.replica")
+
+_REANNOUNCE_S = 0.01
+
+_END = object()
+
+
+class HttpCalls(Protocol):
+    """What runs the calls that are HTTP requests or WebSockets."""
+
+    def start(self, call: ServerCall) -> None: ...
+
+
+class ReplicaService:
+    """Takes every call that comes in on the replica's socket.
+
+    Attributes:
+        ongoing: calls that are being worked on.
+        open: whether calls are admitted at all.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, app: str, deployment: str, control: RpcService) -> None:
+        self.loop = loop
+        self.app = app
+        self.deployment = deployment
+        self.ongoing = 0
+        self.open = False
+        self.max_ongoing = 0
+        self.user_code: UserCode = None  # type: ignore[assignment]
+        self.worker: SyncWorker = None  # type: ignore[assignment]
+        self.http: HttpCalls | None = None
+        self.on_idle: Callable[[], None] | None = None
+        self._control = control
+        self._rejected: deque[CalleeConnection] = deque()
+        self._announcing: asyncio.TimerHandle | None = None
+
+    def request(self, call: ServerCall) -> None:
+        flags = call.flags
+        if flags & frames.CONTROL:
+            self._control.request(call)
+            return
+        if self.ongoing >= self.max_ongoing or not self.open:
+            self._reject(call)
+            return
+        self.ongoing += 1
+        if flags & (frames.HTTP | frames.WEBSOCKET):
+            self.http.start(call)  # type: ignore[union-attr]
+        else:
+            self._start(call)
+
+    # Admission.
+
+    def _reject(self, call: ServerCall) -> None:
+        if call.connection not in self._rejected:
+            self._rejected.append(call.connection)
+        call.reject(with_ongoing(self.ongoing))
+
+    def released(self) -> None:
+        """A call is done: its place is free."""
+        self.ongoing -= 1
+        if self._rejected:
+            self._announce_room()
+        if self.on_idle is not None and self.ongoing <= 0:
+            self.on_idle()
+
+    def set_limits(self, max_ongoing: int, open: bool) -> None:
+        self.max_ongoing = max_ongoing
+        self.open = open
+        if self._rejected:
+            self._announce_room()
+
+    def _announce_room(self) -> None:
+        """Tell as many rejected callers as there are free places; the rest a moment later, should those told no longer
+        have a use for them."""
+        free = self.max_ongoing - self.ongoing if self.open else 0
+        while self._rejected and free > 0:
+            self._rejected.popleft().send(frames.CAPACITY, 0, 0)
+            free -= 1
+        if self._rejected and self._announcing is None and self.open:
+            self._announcing = self.loop.call_later(_REANNOUNCE_S, self._announce_again)
+
+    def _announce_again(self) -> None:
+        self._announcing = None
+        self._announce_room()
+
+    # Running.
+
+    def _start(self, call: ServerCall) -> None:
+        try:
+            header = decode_call(call.header)
+            timeout_s = header.timeout_s
+            context = RequestContext(
+                header.request_id,
+                self.app,
+                self.deployment,
+                header.route,
+                header.multiplexed_model_id,
+                header.session_id,
+                None if timeout_s is None else time.monotonic() + timeout_s,
+            )
+            if timeout_s is not None and timeout_s <= 0:
+                self.finish_with_error(call, "timeout", f"request {header.request_id} expired before it was started")
+                return
+            method = self.user_code.method(header.method)
+            args, kwargs = codec.decode(call.flags, call.payload)
+            call.payload = b""
+        except Exception as error:
+            self._finish_with_exception(call, error, log=False)
+            return
+        token = request_context.set(context)
+        try:
+            streaming = call.flags & frames.STREAM
+            if method.is_generator or streaming:
+                if not streaming:
+                    self._finish_with_exception(call, _needs_stream(method.name), log=False)
+                    return
+                coroutine = self._run_stream(call, context, method.function, method.kind, args, kwargs)
+            elif method.kind is MethodKind.SYNC:
+                self._run_sync(call, context, method.function, args, kwargs)
+                return
+            else:
+                coroutine = self._run(call, context, method.function, args, kwargs)
+            task = self.loop.create_task(coroutine)
+        finally:
+            request_context.reset(token)
+        call.on_cancel = task.cancel
+
+    async def _run(
+        self, call: ServerCall, context: RequestContext, function: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        try:
+            value = await function(*args, **kwargs)
+        except asyncio.CancelledError:
+            self._finish_cancelled(call, context)
+        except BaseException as error:
+            self._finish_with_exception(call, error)
+        else:
+            self._finish(call, value)
+
+    def _run_sync(
+        self, call: ServerCall, context: RequestContext, function: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        def done(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                if call.cancelled:
+                    self._finish_cancelled(call, context)
+                else:
+                    self._finish_with_exception(call, error)
+            elif inspect.isawaitable(value):
+                token = request_context.set(context)
+                task = self.loop.create_task(self._run(call, context, _awaiting(value), (), {}))
+                request_context.reset(token)
+                call.on_cancel = task.cancel
+            elif inspect.isgenerator(value) or inspect.isasyncgen(value):
+                self._finish_with_exception(call, _needs_stream(getattr(function, "__name__", "__call__")), log=False)
+            else:
+                self._finish(call, value)
+
+        job = self.worker.submit(function, args, kwargs, done)
+        call.on_cancel = lambda: _cancel_job(job, context)
+
+    async def _run_stream(
+        self,
+        call: ServerCall,
+        context: RequestContext,
+        function: Callable[..., Any],
+        kind: MethodKind,
+        args: Any,
+        kwargs: Any,
+    ) -> None:
+        call.start(0, b"")
+        try:
+            if kind is MethodKind.SYNC:
+                source = await self.worker.run(function, *args, **kwargs)
+            else:
+                source = function(*args, **kwargs)
+            if inspect.isawaitable(source):
+                source = await source
+            if hasattr(source, "__aiter__"):
+                async for item in source:
+                    await self._send_item(call, item)
+            elif inspect.isgenerator(source) or hasattr(source, "__next__"):
+                async for item in iterate_in_thread(self.worker, source):
+                    await self._send_item(call, item)
+            else:
+                name = getattr(function, "__name__", "__call__")
+                raise TypeError(
+                    f"stream=True needs a generator, but {name!r} returned {type(source).__name__}; "
+                    f"call it without stream=True"
+                )
+        except asyncio.CancelledError:
+            await _close_stream(source if "source" in locals() else None)
+            self._finish_cancelled(call, context)
+        except ConnectionLost:
+            await _close_stream(source)
+            self._finish_cancelled(call, context)
+        except BaseException as error:
+            self._finish_with_exception(call, error)
+        else:
+            self.released()
+            call.end(with_ongoing(self.ongoing))
+
+    async def _send_item(self, call: ServerCall, item: Any) -> None:
+        if not call.is_writable:
+            await call.writable()
+        flags, payload = codec.encode(item)
+        call.chunk(flags, payload)
+
+    # Finishing.
+
+    def _finish(self, call: ServerCall, value: Any) -> None:
+        try:
+            flags, payload = codec.encode(value)
+        except Exception as error:
+            self._finish_with_exception(call, error)
+            return
+        self.released()
+        call.respond(flags, with_ongoing(self.ongoing), payload)
+
+    def _finish_cancelled(self, call: ServerCall, context: RequestContext) -> None:
+        context.cancel_calls()
+        self.released()
+        call.fail(0, with_ongoing(self.ongoing, encode(ErrorHeader("cancelled", ""))))
+
+    def finish_with_error(self, call: ServerCall, kind: str, message: str) -> None:
+        self.released()
+        call.fail(0, with_ongoing(self.ongoing, encode(ErrorHeader(kind, message))))
+
+    def _finish_with_exception(self, call: ServerCall, error: BaseException, log: bool = True) -> None:
+        trace = user_traceback(error)
+        if log and not isinstance(error, BackPressureError):
+            logger.error("a request to %s failed: %s", self.deployment, trace)
+        if not isinstance(error, Exception):  # SystemExit and the like must not end the process
+            error = HeadraceError(f"user code raised {type(error).__name__}: {error}")
+        try:
+            payload = cloudpickle.dumps(error, 5)
+        except Exception:
+            payload = b""
+        self.released()
+        header = ErrorHeader(type(error).__name__, str(error), trace)
+        call.fail(frames.PICKLED, with_ongoing(self.ongoing, encode(header)), payload)
+
+
+def _needs_stream(name: str) -> TypeError:
+    return TypeError(f"{name!r} is a generator; call it through handle.options(stream=True)")
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def _awaiting(value: Any) -> Callable[[], Any]:
+    return lambda: _await(value)
+
+
+def _cancel_job(job: Job, context: RequestContext) -> None:
+    job.cancelled = True
+    context.cancel_calls()
+
+
+async def _close_stream(source: Any) -> None:
+    """Let a generator that is not read to its end run its `finally` now."""
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        try:
+            await close()
+        except Exception:
+            logger.debug("closing a cancelled stream failed", exc_info=True)
+
+
+_SLICE_ITEMS = 64
+_SLICE_S = 0.002
+
+
+def _take(source: Generator[Any, None, None]) -> list[Any]:
+    """Some items of a generator: what it gives within a moment, so that a hop between threads carries several, and a
+    slow generator does not keep the thread from others for long."""
+    items: list[Any] = []
+    deadline = time.monotonic() + _SLICE_S
+    while len(items) < _SLICE_ITEMS and (not items or time.monotonic() < deadline):
+        try:
+            items.append(next(source))
+        except StopIteration:
+            items.append(_END)
+            break
+        except BaseException as error:
+            items.append(_Raised(error))
+            break
+    return items
+
+
+class _Raised:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
+    """Iterate over a sync generator on the worker's threads."""
+    while True:
+        for item in await worker.run(_take, source):
+            if item is _END:
+                return
+            if isinstance(item, _Raised):
+                raise item.error
+            yield item

@@ -1,0 +1,192 @@
+"""The user's class or function: made, looked into, reconfigured, asked after its health, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import traceback
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from headrace.exceptions import HeadraceError
+from headrace.replica.sync_worker import SyncWorker
+
+
+class MethodKind(Enum):
+    ASYNC = "async"
+    SYNC = "sync"
+    ASYNC_GENERATOR = "async generator"
+    SYNC_GENERATOR = "generator"
+
+
+class Method:
+    """A method that callers may call.
+
+    Attributes:
+        function: bound to the user's instance.
+        kind: how it runs.
+        retryable: marked with `serve.retryable`.
+    """
+
+    __slots__ = ("function", "kind", "name", "retryable")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.kind = kind_of(function)
+        self.retryable = bool(getattr(function, "__headrace_retryable__", False))
+
+    @property
+    def is_generator(self) -> bool:
+        return self.kind in (MethodKind.ASYNC_GENERATOR, MethodKind.SYNC_GENERATOR)
+
+
+def kind_of(function: Callable[..., Any]) -> MethodKind:
+    """How to run a function: looks through partials and at `__call__` of objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not (inspect.isfunction(function) or inspect.ismethod(function)) and not inspect.isbuiltin(function):
+        function = getattr(function, "__call__", function)  # noqa: B004
+    if inspect.isasyncgenfunction(function):
+        return MethodKind.ASYNC_GENERATOR
+    if inspect.iscoroutinefunction(function):
+        return MethodKind.ASYNC
+    if inspect.isgeneratorfunction(function):
+        return MethodKind.SYNC_GENERATOR
+    return MethodKind.SYNC
+
+
+class UserCode:
+    """
+    Args:
+        target: the class or function of the deployment.
+        args, kwargs: of the class's constructor.
+        worker: where its sync methods run.
+    """
+
+    def __init__(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: SyncWorker) -> None:
+        self._target = target
+        self._args = args
+        self._kwargs = kwargs
+        self._worker = worker
+        self._methods: dict[str, Method] = {}
+        self._health_worker: SyncWorker | None = None
+        self.instance: Any = None
+
+    def construct(self) -> None:
+        """Run the constructor: on the event loop's thread, which is the main thread, because constructors may start
+        tasks and because some libraries (signal handlers, CUDA) want that one."""
+        if inspect.isclass(self._target):
+            self.instance = self._target(*self._args, **self._kwargs)
+        else:
+            self.instance = self._target
+        self._args, self._kwargs = (), {}
+
+    def method(self, name: str) -> Method:
+        """A public method by name.
+
+        Raises:
+            AttributeError: there is none; the message lists those there are.
+        """
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = self._find(name)
+        return method
+
+    def _find(self, name: str) -> Method:
+        instance = self.instance
+        if not inspect.isclass(self._target):
+            if name != "__call__":
+                raise AttributeError(
+                    f"deployment of function {_name(self._target)} has no method {name!r}; call it itself"
+                )
+            return Method(name, instance)
+        function = getattr(instance, name, None)
+        if not callable(function) or (name.startswith("__") and name != "__call__"):
+            available = ", ".join(self.method_names()) or "none"
+            raise AttributeError(f"class {_name(self._target)} has no method {name!r}; it has: {available}")
+        return Method(name, function)
+
+    def method_names(self) -> list[str]:
+        """Names of the public methods."""
+        if not inspect.isclass(self._target):
+            return ["__call__"]
+        names = [name for name, value in inspect.getmembers(self._target, callable) if not name.startswith("_")]
+        return (["__call__"] if "__call__" in dir(self._target) else []) + names
+
+    def retryable_methods(self) -> list[str]:
+        return [name for name in self.method_names() if self.method(name).retryable]
+
+    @property
+    def has_reconfigure(self) -> bool:
+        return callable(getattr(self.instance, "reconfigure", None))
+
+    @property
+    def has_check_health(self) -> bool:
+        return callable(getattr(self.instance, "check_health", None))
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Hand the user's `reconfigure` a new `user_config`.
+
+        Raises:
+            HeadraceError: the class has no such method.
+        """
+        if not self.has_reconfigure:
+            raise HeadraceError(
+                f"user_config is set, but {_name(self._target)} has no method reconfigure(self, user_config) to take it"
+            )
+        await self._call_hook(self.instance.reconfigure, self._worker, user_config)
+
+    async def check_health(self) -> None:
+        """Call the user's `check_health`; raises what it raises. Sync ones get a thread of their own, so that a long
+        request does not make a replica look ill."""
+        if self.has_check_health:
+            if self._health_worker is None:
+                self._health_worker = SyncWorker(asyncio.get_running_loop(), 1, "headrace-health")
+            await self._call_hook(self.instance.check_health, self._health_worker)
+
+    async def close(self) -> None:
+        """Call the user's `__del__` (sync or async), once, and let go of the instance."""
+        instance, self.instance = self.instance, None
+        self._methods.clear()
+        if not inspect.isclass(self._target) or instance is None:
+            return
+        finalizer = getattr(type(instance), "__del__", None)
+        if finalizer is None:
+            return
+        try:
+            result = finalizer(instance)
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            # The interpreter would call it a second time when the object goes.
+            try:
+                type(instance).__del__ = lambda self: None
+            except (AttributeError, TypeError):
+                pass
+
+    async def _call_hook(self, function: Callable[..., Any], worker: SyncWorker, *args: Any) -> None:
+        if kind_of(function) is MethodKind.ASYNC:
+            await function(*args)
+        else:
+            result = await worker.run(function, *args)
+            if inspect.isawaitable(result):
+                await result
+
+
+def _name(target: Any) -> str:
+    return getattr(target, "__qualname__", None) or repr(target)
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of an exception without the frames of ours that called the user's code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None and _is_ours(frame.tb_frame.f_globals.get("__name__", "")):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith(("headrace.replica", "headrace.wire"))

@@ -1,0 +1,71 @@
+"""Which replica this process is; set by the replica before user code runs, read by `get_replica_context`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DeploymentID:
+    """Names a deployment within an instance."""
+
+    name: str
+    app_name: str = "default"
+
+    def __str__(self) -> str:
+        return f"Deployment(name={self.name!r}, app={self.app_name!r})"
+
+
+@dataclass(frozen=True)
+class ReplicaID:
+    """Names a replica: `unique_id` is unique among the replicas of its deployment, over time too."""
+
+    unique_id: str
+    deployment_id: DeploymentID
+
+    def __str__(self) -> str:
+        deployment = self.deployment_id
+        return f"Replica(id={self.unique_id!r}, deployment={deployment.name!r}, app={deployment.app_name!r})"
+
+
+@dataclass
+class ReplicaContext:
+    """What a replica may know of itself.
+
+    Attributes:
+        replica_id: its name.
+        servable_object: the instance of the user's class, or the user's function; None while the constructor runs.
+        rank: its place among the replicas of its deployment, from 0.
+        world_size: how many replicas the deployment had when this one started.
+    """
+
+    replica_id: ReplicaID
+    servable_object: Any = None
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def app_name(self) -> str:
+        return self.replica_id.deployment_id.app_name
+
+    @property
+    def deployment(self) -> str:
+        return self.replica_id.deployment_id.name
+
+    @property
+    def replica_tag(self) -> str:
+        return self.replica_id.unique_id
+
+
+_context: ReplicaContext | None = None
+
+
+def current_replica() -> ReplicaContext | None:
+    """This process's replica, or None outside of replicas."""
+    return _context
+
+
+def set_current_replica(context: ReplicaContext | None) -> None:
+    global _context
+    _context = context
