@@ -113,6 +113,13 @@ class ReplicaState(msgspec.Struct, kw_only=True):
     initialized: InitializeReply | None = None
 
 
+class ReportModelsRequest(msgspec.Struct, kw_only=True):
+    """A replica tells the controller which multiplexed models it holds now."""
+
+    replica_id: str
+    model_ids: list[str]
+
+
 class ReplicaVitals(msgspec.Struct, kw_only=True):
     """Told from a separate thread. `loop_blocked_s`: for how long the event loop has not turned, seconds."""
 
