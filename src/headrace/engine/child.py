@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from headrace.engine import prctl
+from headrace.engine import orphans, prctl
 from headrace.engine.process import ProcessContext, ProcessSpec
 
 _OOM_SCORE = "300"
@@ -45,6 +45,7 @@ def _leave_the_root_behind(spec: ProcessSpec, context: ProcessContext, root_pid:
     prctl.name_process(f"headrace:{spec.role}")
     if spec.role in ("replica", "builder"):
         _be_the_first_to_go_without_memory()
+    orphans.mark_descendants(spec.name)
     os.environ.update(spec.env)
     if spec.cwd is not None:
         os.chdir(spec.cwd)

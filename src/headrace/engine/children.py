@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.engine import child, session
+from headrace.engine import child, orphans, session
 from headrace.engine.listeners import listen_unix
 from headrace.engine.process import ProcessContext, ProcessExited, ProcessInfo, ProcessSpec
 from headrace.engine.restarts import Restarts
@@ -180,6 +180,8 @@ class Children:
             name = self._names.pop(pid, None)
             if name is not None:  # else an orphan that the root had adopted
                 exits.append(self._ended(self._by_name.pop(name), status))
+        if exits:
+            orphans.end_descendants([(dead.name, dead.pid) for dead in exits], self._names)
         return exits
 
     def _ended(self, dead: _Child, status: int) -> ProcessExited:
@@ -265,13 +267,8 @@ class Children:
                 os.killpg(living.pid, signal.SIGKILL)
         deadline = time.monotonic() + _SECONDS_TO_KILL
         while self._has_children() and time.monotonic() < deadline:
-            import psutil  # only here: starting must be quick
-
-            for orphan in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    orphan.kill()
+            orphans.end_all()
             wait(0.05)
-            self.reap()
 
     def _has_children(self) -> bool:
         self.reap()

@@ -46,14 +46,8 @@ class RootHandle:
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask the instance to end and wait until it has, `timeout_s` seconds at most; then kill it. May be repeated."""
         if self.alive:
-            request_shutdown(self.session)
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                # Its children die with it.
-                self._process.kill()
-                self._process.wait()
-        session_folder.remove(self.session.dir)
+            stop_session(self.session, timeout_s)
+        self._process.wait()
 
 
 class PendingRoot:
@@ -113,7 +107,7 @@ def begin_launch(config: RootConfig) -> PendingRoot:
     """Start an instance and do not wait for it.
 
     The root finds modules where this process does, after the interpreter's own places; its processes write to this
-    process's standard output and error, unless `config.detached`.
+    process's standard output and error and end with it, unless `config.detached`.
     """
     stdout_fd = None
     if not config.detached:
@@ -121,7 +115,10 @@ def begin_launch(config: RootConfig) -> PendingRoot:
             stdout_fd = os.dup(1)
     # An empty entry means the current folder, which may be another one over there.
     sys_path = [os.path.abspath(path) for path in sys.path]
-    config = msgspec.structs.replace(config, sys_path=[*config.sys_path, *sys_path], stdout_fd=stdout_fd)
+    driver_pid = config.driver_pid if config.detached or config.driver_pid is not None else os.getpid()
+    config = msgspec.structs.replace(
+        config, sys_path=[*config.sys_path, *sys_path], stdout_fd=stdout_fd, driver_pid=driver_pid
+    )
     try:
         process = subprocess.Popen(
             # -P: what lies beside the program is no place to find modules.
@@ -152,36 +149,32 @@ def launch(config: RootConfig, timeout_s: float = 30.0) -> RootHandle:
     return begin_launch(config).wait(timeout_s)
 
 
-def request_shutdown(session: Session) -> bool:
-    """Ask the root of any of this user's instances to end it; False if there is none to ask."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(5.0)
-        try:
-            connection.connect(os.fspath(session.root_socket))
-            connection.sendall(frame(Shutdown(1)))
-            connection.recv(64)
-        except OSError:
-            return False
-    return True
-
-
 def stop_session(session: Session, timeout_s: float = 10.0) -> None:
-    """End an instance that another process has started, and wait until it has ended; after `timeout_s` seconds kill it."""
-    deadline = time.monotonic() + timeout_s
-    if request_shutdown(session) and _ended_by(session, deadline):
-        return
-    if session.alive:
+    """End an instance that any process of this user has started, and wait until it has ended.
+
+    After `timeout_s` seconds it is killed. Nothing happens if it has ended already; its files are removed in any case.
+    """
+    if not _asked_and_ended(session, timeout_s) and session.alive:
         with contextlib.suppress(ProcessLookupError):
+            # Its children die with it.
             os.kill(session.root_pid, signal.SIGKILL)
-        _ended_by(session, time.monotonic() + 2.0)
+        _asked_and_ended(session, 2.0)
     session_folder.remove(session.dir)
 
 
-def _ended_by(session: Session, deadline: float) -> bool:
-    """Wait for the end of a root that is not our child; the lock that it holds tells."""
-    while session.alive:
-        if time.monotonic() > deadline:
+def _asked_and_ended(session: Session, timeout_s: float) -> bool:
+    """Ask a root to end its instance, and wait for the end; False if it does not answer, or has not in time."""
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(os.fspath(session.root_socket))
+            connection.sendall(frame(Shutdown(1)))
+            # It answers, and then holds the connection until its last moment.
+            while connection.recv(4096):
+                connection.settimeout(max(0.001, deadline - time.monotonic()))
+        except ConnectionResetError:
+            return True
+        except OSError:
             return False
-        # Nothing can be waited for that works with every root; this is once per instance.
-        select.select([], [], [], 0.01)
     return True

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.engine.commands import Frames, Kill, ListProcesses, Reply, Request, Shutdown, Start, Subscribe, frame
+from headrace.engine.commands import Frames, Kill, ListProcesses, Reply, Shutdown, Start, Subscribe, frame
 from headrace.engine.launch import PendingRoot as PendingRoot
 from headrace.engine.launch import RootHandle as RootHandle
 from headrace.engine.launch import begin_launch as begin_launch
 from headrace.engine.launch import launch as launch
-from headrace.engine.launch import request_shutdown as request_shutdown
 from headrace.engine.launch import stop_session as stop_session
 from headrace.engine.machine import detect_machine
-from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.process import ProcessExited, ProcessSpec
 from headrace.engine.protocol import ProcessList
 from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
 from headrace.engine.root_config import RootConfig as RootConfig

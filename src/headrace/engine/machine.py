@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from headrace.engine.resources import Machine
+from headrace.exceptions import StartupError
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _CGROUP_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -23,9 +24,12 @@ def detect_machine(
     """What this process may use of the machine.
 
     Args:
-        num_cpus, num_gpus, memory: what to believe instead of looking; memory in bytes. `$HEADRACE_NUM_GPUS` does for GPUs
-            what `num_gpus` does.
+        num_cpus, num_gpus, memory: what to believe instead of looking; memory in bytes. `$HEADRACE_NUM_GPUS` does for
+            GPUs what `num_gpus` does.
         resources: custom resources; they cannot be seen.
+
+    Raises:
+        StartupError: `$HEADRACE_NUM_GPUS` is not a number.
     """
     return Machine(
         num_cpus=_cpus() if num_cpus is None else num_cpus,
@@ -43,6 +47,8 @@ def _cpus() -> float:
 
 def _gpus(number: int | None) -> list[str]:
     if number is None and (told := os.environ.get("HEADRACE_NUM_GPUS")):
+        if not told.isdecimal():
+            raise StartupError(f"HEADRACE_NUM_GPUS must be a whole number of GPUs, not '{told}'")
         number = int(told)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

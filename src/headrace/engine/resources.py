@@ -217,7 +217,8 @@ class Allocator:
             return f"it needs {_shown(num_gpus)} of a GPU, at most {_shown(most)} of one is free (held by {holders})"
         free = self._gpu_parts_used.count(0)
         total = len(self._gpu_parts_used)
-        return f"it needs {_shown(num_gpus)} whole GPUs, {free} of {total} are free (held by {holders})"
+        whole = "a whole GPU" if num_gpus == 1 else f"{_shown(num_gpus)} whole GPUs"
+        return f"it needs {whole}, {free} of {total} are free (held by {holders})"
 
     def _why_not_now(self, request: ResourceRequest) -> str | None:
         machine = self.machine

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-WARM = [
+WARM = (
     "headrace.controller.main",
     "headrace.proxy.main",
     "headrace.replica.main",
-]
+)
 """What the processes of an instance import. Imported once in the root, it costs them nothing."""
 
 
@@ -49,7 +49,7 @@ class RootConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     detached: bool = False
     controller_entry: str = "headrace.controller.main:main"
     proxy_entry: str = "headrace.proxy.main:main"
-    warm: list[str] = WARM
+    warm: tuple[str, ...] = WARM
     sys_path: list[str] = []
     stdout_fd: int | None = None
     grace_s: float = 5.0
