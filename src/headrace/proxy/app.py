@@ -1,0 +1,302 @@
+"""The proxy as an ASGI application: finds the route, sends the request through the router, answers with what comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from random import getrandbits
+from typing import Any
+
+from headrace.config.spec import RouteEntry, RoutingTable
+from headrace.exceptions import InvalidRequestError, RequestCancelledError
+from headrace.proxy.http_call import HttpCall
+from headrace.proxy.protocol import CALL_KEY, TRANSPORT_KEY
+from headrace.proxy.responses import Answer, for_error, json_answer, no_route, too_large
+from headrace.proxy.routes import RouteMatcher
+from headrace.proxy.websocket_call import WebSocketCall
+from headrace.router.headers import HttpHeader, decode_http_response, encode
+from headrace.router.hub import RouterHub
+from headrace.wire import frames
+
+logger = logging.getLogger("headrace.proxy")
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+_BUFFERED_BODY = frames.PART_BYTES // 2
+_MAX_REQUEST_ID = 256
+
+
+class ProxyApp:
+    """
+    Args:
+        hub: this proxy's routers.
+        root_path: prefix that a proxy in front strips off.
+        request_timeout_s: how long a request may take; None for no limit.
+        max_body_bytes: longest request body; None for no limit.
+    """
+
+    def __init__(
+        self, root_path: str = "", request_timeout_s: float | None = None, max_body_bytes: int | None = None
+    ) -> None:
+        self.hub: RouterHub = None  # type: ignore[assignment]
+        self.ready = False
+        self._root_path = root_path
+        self._request_timeout_s = request_timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._routes = RouteMatcher(())
+
+    def set_routes(self, table: RoutingTable) -> None:
+        """Take on a new routing table, and follow the replica sets behind it from now on."""
+        self._routes = RouteMatcher(table.routes)
+        self.ready = True
+        self.hub.routers([(entry.app, entry.ingress) for entry in table.routes])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    # HTTP.
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        full_path = scope["path"]
+        path = full_path[len(self._root_path) :] if self._root_path else full_path
+        if path.startswith("/-/"):
+            answer = self._own(path)
+            if answer is not None:
+                await _send_answer(send, answer)
+                return
+        entry = self._routes.match(path)
+        if entry is None:
+            answer = no_route(path, self._routes.as_dict()) if self.ready else _NOT_READY
+            await _send_answer(send, answer)
+            return
+        found = dict(scope["headers"])
+        request_id = _request_id(found)
+        length = found.get(b"content-length")
+        flags = frames.HTTP
+        payload = b""
+        more = False
+        if length is not None or b"transfer-encoding" in found:
+            limit = self._max_body_bytes
+            if limit is not None and length is not None and int(length) > limit:
+                await _send_answer(send, too_large(limit))
+                return
+            body = await _small_body(receive, length, limit)
+            if body is None:
+                return  # the client left
+            payload, more, exceeded = body
+            if exceeded:
+                await _send_answer(send, too_large(limit or 0))
+                return
+            if more or len(payload) > frames.PART_BYTES:
+                flags |= frames.MORE
+        timeout_s = entry.request_timeout_s or self._request_timeout_s
+        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
+        call = HttpCall(
+            self.hub.loop,
+            flags,
+            encode(header),
+            b"" if flags & frames.MORE else payload,
+            method="__call__",
+            multiplexed_model_id=model_id,
+            session_id=session_id,
+            retryable=scope["method"] in _IDEMPOTENT and not flags & frames.MORE,
+        )
+        scope[CALL_KEY] = call
+        if timeout_s is not None:
+            call.timer = self.hub.loop.call_later(timeout_s, call.expire)
+        self.hub.router(entry.app, entry.ingress).submit(call)
+        pump = None
+        if flags & frames.MORE:
+            call.retryable = False
+            pump = self.hub.loop.create_task(_pump_body(call, payload, more, receive, self._max_body_bytes))
+        try:
+            await self._answer(call, scope, send, request_id)
+        finally:
+            if pump is not None:
+                pump.cancel()
+            if call.timer is not None:
+                call.timer.cancel()
+            if not call.settled:
+                call.cancel()
+
+    async def _answer(self, call: HttpCall, scope: Scope, send: Send, request_id: str) -> None:
+        try:
+            await call.begun
+        except RequestCancelledError:
+            return  # the client left
+        except InvalidRequestError:
+            await _send_answer(send, too_large(self._max_body_bytes or 0))
+            return
+        except Exception as error:
+            answer = for_error(error, request_id)
+            if answer.status >= 500 and not hasattr(error, "status_code"):
+                logger.warning("request %s to %s: %s", request_id, scope["path"], error)
+            answer.headers.append((b"x-request-id", request_id.encode()))
+            await _send_answer(send, answer)
+            return
+        head = decode_http_response(call.head)
+        headers = head.headers
+        headers.append((b"x-request-id", request_id.encode()))
+        await send({"type": "http.response.start", "status": head.status, "headers": headers})
+        if call.whole:
+            await send({"type": "http.response.body", "body": call.body})
+            return
+        try:
+            while (data := await call.chunks()) is not None:
+                if call.complete:
+                    await send({"type": "http.response.body", "body": data})
+                    return
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except RequestCancelledError:
+            return
+        except Exception as error:
+            # The status is on its way already: cutting the connection is the only way to say that it failed.
+            logger.warning("request %s to %s broke off: %s", request_id, scope["path"], error)
+            scope[TRANSPORT_KEY].abort()
+
+    def _header(
+        self, scope: Scope, found: dict[bytes, bytes], entry: RouteEntry, request_id: str, timeout_s: float | None
+    ) -> tuple[HttpHeader, str, str]:
+        model_id = found.get(b"serve_multiplexed_model_id") or found.get(b"serve-multiplexed-model-id") or b""
+        session_id = found.get(b"x-session-id", b"")
+        prefix = entry.route_prefix
+        header = HttpHeader(
+            scope.get("method", "GET"),
+            scope["path"],
+            scope["raw_path"],
+            scope["query_string"],
+            scope["headers"],
+            request_id,
+            prefix,
+            self._root_path if prefix == "/" else self._root_path + prefix.rstrip("/"),
+            scope["http_version"],
+            scope["scheme"],
+            scope["client"],
+            scope["server"],
+            model_id.decode("latin-1"),
+            session_id.decode("latin-1"),
+            timeout_s,
+        )
+        return header, header.multiplexed_model_id, header.session_id
+
+    def _own(self, path: str) -> Answer | None:
+        if path == "/-/healthz":
+            if not self.ready:
+                return _NOT_READY
+            return Answer(200, [(b"content-type", b"text/plain"), (b"content-length", b"7")], b"success")
+        if path == "/-/routes":
+            return json_answer(200, self._routes.as_dict())
+        return None
+
+    # WebSockets.
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        full_path = scope["path"]
+        path = full_path[len(self._root_path) :] if self._root_path else full_path
+        entry = self._routes.match(path)
+        if entry is None:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "no application has a route for this path"})
+            return
+        found = dict(scope["headers"])
+        request_id = _request_id(found)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, None)
+        header.subprotocols = list(scope.get("subprotocols") or [])
+        call = WebSocketCall(
+            self.hub.loop,
+            frames.WEBSOCKET | frames.MORE,
+            encode(header),
+            b"",
+            method="__call__",
+            multiplexed_model_id=model_id,
+            session_id=session_id,
+        )
+        self.hub.router(entry.app, entry.ingress).submit(call)
+        feeding = self.hub.loop.create_task(call.feed(receive))
+        closed = False
+        try:
+            closed = await call.messages(send)
+        except Exception as error:
+            logger.warning("WebSocket %s to %s: %s", request_id, path, error)
+        finally:
+            feeding.cancel()
+            if not call.settled:
+                call.cancel()
+        if not closed:
+            try:
+                await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})
+            except Exception:
+                logger.debug("the client of WebSocket %s is gone", request_id)
+
+
+_NOT_READY = json_answer(503, {"detail": "the proxy has not heard of its routes yet"}, (b"retry-after", b"1"))
+
+
+def _request_id(found: dict[bytes, bytes]) -> str:
+    given = found.get(b"x-request-id")
+    if given is not None and 0 < len(given) <= _MAX_REQUEST_ID:
+        return given.decode("latin-1")
+    return f"{getrandbits(128):032x}"
+
+
+async def _small_body(receive: Receive, length: bytes | None, limit: int | None) -> tuple[bytes, bool, bool] | None:
+    """Read a body that fits into a frame, or the beginning of a longer one.
+
+    Returns:
+        The bytes, whether more follow, and whether it is longer than `limit`; None where the client left.
+    """
+    wait_for = _BUFFERED_BODY if length is None or int(length) <= _BUFFERED_BODY else 0
+    pieces: list[bytes] = []
+    size = 0
+    more = True
+    while more and size <= wait_for:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body = message.get("body", b"")
+        size += len(body)
+        pieces.append(body)
+        more = message.get("more_body", False)
+        if limit is not None and size > limit:
+            return b"", False, True
+        if not wait_for:
+            break
+    return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), more, False
+
+
+async def _pump_body(call: HttpCall, first: bytes, more: bool, receive: Receive, limit: int | None) -> None:
+    """Pass a long body on as the replica takes it: what neither side has room for stays in the client's socket."""
+    size = 0
+    body = first
+    while True:
+        size += len(body)
+        if limit is not None and size > limit:
+            call.cancel()
+            call.failed(InvalidRequestError(413, "too large"))
+            return
+        for position in range(0, len(body), _BUFFERED_BODY):
+            if not await call.writable():
+                return
+            call.send_body(bytes(body[position : position + _BUFFERED_BODY]))
+        if not more:
+            break
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            call.client_left()
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+    if await call.writable():
+        call.end_body()
+
+
+async def _send_answer(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

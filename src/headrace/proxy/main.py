@@ -1,0 +1,97 @@
+"""The process of one proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from headrace.exceptions import ConfigError
+from headrace.observe.logs import configure_logging
+from headrace.proxy.app import ProxyApp
+from headrace.proxy.protocol import ProxyProtocol, close_slow_clients
+from headrace.router.hub import RouterHub, set_hub
+from headrace.wire.connection import SharedMemory
+from headrace.wire.shm import shared_folder
+
+if TYPE_CHECKING:
+    from headrace.engine.process import ProcessContext
+
+logger = logging.getLogger("headrace.proxy")
+
+_BACKLOG = 2048
+_DRAIN_S = 30
+
+
+def main(process: ProcessContext) -> None:
+    """Serve HTTP until told to end, then finish what is in flight. `process.args["instance"]`: an InstanceConfig."""
+    uvloop.run(_serve(process))
+
+
+async def _serve(process: ProcessContext) -> None:
+    instance = process.args.get("instance") or {}
+    http: dict[str, Any] = instance.get("http") or {}
+    configure_logging(process.name, instance.get("logging"))
+    folder = shared_folder(process.session_dir.name)
+    app = ProxyApp(
+        root_path=http.get("root_path") or "",
+        request_timeout_s=http.get("request_timeout_s"),
+        max_body_bytes=http.get("max_body_bytes"),
+    )
+    app.hub = RouterHub(
+        str(process.session_dir / "controller.sock"),
+        process.secret,
+        SharedMemory(folder) if folder is not None else None,
+        on_routes=app.set_routes,
+    )
+    set_hub(app.hub)
+    server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
+    slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
+    try:
+        await server.serve(sockets=[process.listeners["http"]])
+    finally:
+        slow.cancel()
+        await app.hub.close()
+
+
+def _config(app: Any, http: dict[str, Any]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=ProxyProtocol,
+        ws=WebSocketsSansIOProtocol,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Only where an administrator says whom to trust: a client may send these headers too.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
+        root_path=http.get("root_path") or "",
+        backlog=_BACKLOG,
+        timeout_keep_alive=max(1, int(http.get("keep_alive_timeout_s") or 90)),
+        timeout_graceful_shutdown=_DRAIN_S,
+        ssl_keyfile=http.get("ssl_keyfile"),
+        ssl_certfile=http.get("ssl_certfile"),
+        ssl_keyfile_password=http.get("ssl_keyfile_password"),
+        ssl_ca_certs=http.get("ssl_ca_certs"),
+    )
+
+
+def _wrapped(app: Any, middlewares: list[dict[str, Any]]) -> Any:
+    """The application inside its middlewares, the first outermost."""
+    for middleware in reversed(middlewares):
+        path = middleware["cls"]
+        module, _, name = path.replace(":", ".").rpartition(".")
+        try:
+            app = getattr(importlib.import_module(module), name)(
+                app, *middleware.get("args", ()), **middleware.get("kwargs", {})
+            )
+        except Exception as error:
+            raise ConfigError(f"http_options.middlewares: cannot make {path!r}: {error}") from error
+    return app

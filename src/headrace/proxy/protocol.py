@@ -1,0 +1,59 @@
+"""uvicorn's HTTP protocol with what a proxy needs on top: to hear at once when a client hangs up, to cut a response
+short, and not to keep connections that never finish a request's head."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CALL_KEY = "headrace.call"
+"""Where the application leaves the `HttpCall` of a request in its scope, to be told when the client leaves."""
+
+TRANSPORT_KEY = "headrace.transport"
+
+HEAD_TIMEOUT_S = 30.0
+"""How long a client may take for a request's line and headers."""
+
+
+class ProxyProtocol(HttpToolsProtocol):
+    _begun: float | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._begun = self.loop.time()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[TRANSPORT_KEY] = self.transport  # type: ignore[literal-required]
+        self._begun = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self._begun = None
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycle = self.cycle
+        super().connection_lost(exc)
+        if cycle is not None:
+            call: Any = cycle.scope.get(CALL_KEY)
+            if call is not None and not call.settled:
+                call.client_left()
+        for waiting, _ in self.pipeline:
+            waiting.disconnected = True
+
+    def close_if_slow(self, now: float) -> None:
+        if self._begun is not None and now - self._begun > HEAD_TIMEOUT_S and not self.transport.is_closing():
+            self.transport.close()
+
+
+async def close_slow_clients(connections: set[Any]) -> None:
+    """Look, for as long as it runs, for clients that hold a connection with half a request head."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(HEAD_TIMEOUT_S / 6)
+        now = loop.time()
+        for connection in list(connections):
+            if isinstance(connection, ProxyProtocol):
+                connection.close_if_slow(now)
