@@ -205,7 +205,10 @@ class DeploymentStatus(msgspec.Struct, kw_only=True):
 
 
 class ApplicationStatus(msgspec.Struct, kw_only=True):
-    """`status`: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY, DELETING."""
+    """`status`: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY, DELETING.
+
+    `declared`: it came as a config through the REST API.
+    """
 
     name: str
     status: str
@@ -215,6 +218,7 @@ class ApplicationStatus(msgspec.Struct, kw_only=True):
     last_deployed_time_s: float
     deployments: list[DeploymentStatus]
     config: dict[str, Any] | None = None
+    declared: bool = False
 
 
 class ProxyStatus(msgspec.Struct, kw_only=True):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ class ReplicaRunner:
         self.rank = spec.rank if spec is not None else 0
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
+        self.started_at_unix = time.time()
         self.running_since: float | None = None
         self.reconfiguring = False
         self.multiplexed_model_ids: list[str] = []

@@ -1,0 +1,256 @@
+"""The applications that are wanted: deploying, replacing and deleting them, and the routes that lead to them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from headrace.config.problems import nearest
+from headrace.config.spec import (
+    ApplicationSpec,
+    ApplicationStatus,
+    DeploymentSpec,
+    DeploymentTargets,
+    RouteEntry,
+    RoutingTable,
+)
+from headrace.controller.deployment_manager import DeploymentManager
+from headrace.controller.services import Services
+from headrace.controller.spec_reading import options_of
+from headrace.controller.status import application_status
+from headrace.controller.store import StoredApplication, StoredVersion
+from headrace.controller.watch import ROUTES
+from headrace.exceptions import ConfigError
+
+logger = logging.getLogger("headrace.controller")
+
+
+class Application:
+    """One application: its deployments, and those of an earlier version that still serve."""
+
+    def __init__(self, stored: StoredApplication, versions: dict[tuple[str, str], StoredVersion], services: Services):
+        self.spec = stored.spec
+        self.deployed_at = stored.deployed_at
+        self.declared = stored.declared
+        self.deleting = stored.deleting
+        self.managers = {
+            spec.name: DeploymentManager(
+                spec, stored.spec, versions.get((spec.app, spec.name), StoredVersion()), services
+            )
+            for spec in stored.spec.deployments
+        }
+        self.retiring: dict[str, DeploymentManager] = {}
+        self._services = services
+        self._route_to = self.spec.ingress
+        if self.deleting:
+            self.delete()
+
+    @property
+    def all_managers(self) -> Iterator[DeploymentManager]:
+        yield from self.managers.values()
+        yield from self.retiring.values()
+
+    def update(self, spec: ApplicationSpec, deployed_at: float, declared: bool) -> None:
+        self.spec, self.deployed_at, self.declared, self.deleting = spec, deployed_at, declared, False
+        known = {**self.retiring, **self.managers}
+        self.managers = {}
+        for deployment in spec.deployments:
+            manager = known.pop(deployment.name, None)
+            if manager is None:
+                manager = DeploymentManager(deployment, spec, StoredVersion(), self._services)
+                self._services.mark(manager)
+            else:
+                manager.update(deployment, spec)
+            self.managers[deployment.name] = manager
+        self.retiring = known
+        self.progress()
+
+    def delete(self) -> None:
+        self.deleting = True
+        for manager in self.all_managers:
+            manager.delete()
+
+    def progress(self) -> None:
+        """Let go of what an update has replaced, once what replaces it serves."""
+        ready = all(m.ready for m in self.managers.values())
+        served = self._route_to in self.managers or self._route_to in self.retiring
+        if not served or self.managers[self.spec.ingress].ready:
+            self._route_to = self.spec.ingress
+        if ready:
+            for manager in self.retiring.values():
+                if not manager.deleting:
+                    manager.delete()
+        for name, manager in list(self.retiring.items()):
+            if manager.gone:
+                del self.retiring[name]
+                self._services.store.remove_version(manager.app, name)
+                if name not in self.managers:
+                    self._services.hub.remove(manager.key)
+
+    @property
+    def route(self) -> RouteEntry | None:
+        if self.spec.route_prefix is None or self.deleting:
+            return None
+        return RouteEntry(app=self.spec.name, route_prefix=self.spec.route_prefix, ingress=self._route_to)
+
+    @property
+    def gone(self) -> bool:
+        return self.deleting and all(m.gone for m in self.all_managers)
+
+    def status(self, build: str | None) -> ApplicationStatus:
+        deployments = [m.status() for m in self.managers.values()]
+        status, message = application_status(deployments, self.deleting, build)
+        return ApplicationStatus(
+            name=self.spec.name,
+            status=status,
+            message=message,
+            route_prefix=self.spec.route_prefix,
+            ingress=self.spec.ingress,
+            last_deployed_time_s=self.deployed_at,
+            deployments=deployments,
+            config=self.spec.config,
+            declared=self.declared,
+        )
+
+
+class Applications:
+    """All applications of the instance. Every change is in the store before anything is done about it."""
+
+    def __init__(self, services: Services, request_timeout_s: float | None) -> None:
+        self._services = services
+        self._request_timeout_s = request_timeout_s
+        versions = services.store.load_versions()
+        self.by_name = {name: Application(stored, versions, services) for name, stored in services.store.load().items()}
+        self.publish_routes()
+
+    def deploy(self, specs: list[ApplicationSpec], declared: bool, replace_all: bool = False) -> list[str]:
+        """Want these applications, in place of what had their names.
+
+        Args:
+            declared: they come from a config; `replace_all` deletes those declared ones that are not among `specs`.
+
+        Returns:
+            The names.
+
+        Raises:
+            ConfigError: two applications want one route, or options are wrong. Nothing has changed then.
+        """
+        leaving = self.undeclared({spec.name for spec in specs}) if replace_all else []
+        self._check(specs, leaving)
+        now = time.time()
+        self._services.store.put(specs, now, declared)
+        for spec in specs:
+            application = self.by_name.get(spec.name)
+            if application is None:
+                stored = StoredApplication(spec=spec, deployed_at=now, declared=declared, deleting=False)
+                application = self.by_name[spec.name] = Application(stored, {}, self._services)
+                for manager in application.all_managers:
+                    self._services.mark(manager)
+            else:
+                application.update(spec, now, declared)
+        self.delete(leaving)
+        self.publish_routes()
+        return [spec.name for spec in specs]
+
+    def undeclared(self, declared: set[str]) -> list[str]:
+        """The applications that came from a config, and are not in the new one."""
+        return [n for n, a in self.by_name.items() if a.declared and not a.deleting and n not in declared]
+
+    def check_routes(self, wanted: dict[str, str | None], leaving: list[str]) -> None:
+        """
+        Args:
+            wanted: route prefix by application, for those that are to be deployed.
+            leaving: applications that will be deleted.
+
+        Raises:
+            ConfigError: two applications want one route.
+        """
+        routes = {
+            application.spec.route_prefix: name
+            for name, application in self.by_name.items()
+            if not application.deleting and name not in wanted and name not in leaving
+        }
+        for name, route in wanted.items():
+            if route is not None and route in routes:
+                raise ConfigError(
+                    f"route_prefix: '{route}' of application '{name}' is the route of application '{routes[route]}'; "
+                    f"give one of them another route_prefix, or delete '{routes[route]}' first"
+                )
+            routes[route] = name
+
+    def _check(self, specs: list[ApplicationSpec], leaving: list[str]) -> None:
+        self.check_routes({spec.name: spec.route_prefix for spec in specs}, leaving)
+        for spec in specs:
+            names = [deployment.name for deployment in spec.deployments]
+            if spec.ingress not in names:
+                raise ConfigError(f"application '{spec.name}' has no deployment '{spec.ingress}' to be its ingress")
+            for deployment in spec.deployments:
+                _check_deployment(spec, deployment)
+
+    def delete(self, names: list[str]) -> None:
+        """Drain and remove these applications.
+
+        Raises:
+            ConfigError: there is no such application. Nothing has changed then.
+        """
+        for name in names:
+            if name not in self.by_name:
+                meant = nearest(name, self.by_name)
+                hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(sorted(self.by_name)) or 'none'}"
+                raise ConfigError(f"there is no application '{name}'; {hint}")
+        self._services.store.mark_deleting(names)
+        for name in names:
+            self.by_name[name].delete()
+        self.publish_routes()
+
+    def progress(self) -> None:
+        """Follow up on what replicas have done: retire what is replaced, forget what is gone."""
+        for name, application in list(self.by_name.items()):
+            application.progress()
+            if application.gone:
+                del self.by_name[name]
+                self._services.store.remove(name)
+                for manager in application.managers.values():
+                    self._services.hub.remove(manager.key)
+                logger.debug("application '%s' is deleted", name)
+        self.publish_routes()
+
+    def publish_routes(self) -> None:
+        routes = [route for application in self.by_name.values() if (route := application.route) is not None]
+        for route in routes:
+            route.request_timeout_s = self._request_timeout_s
+        self._services.hub.set(ROUTES, RoutingTable(routes=routes))
+
+    @property
+    def managers(self) -> Iterator[DeploymentManager]:
+        for application in self.by_name.values():
+            yield from application.all_managers
+
+    def manager(self, app: str, deployment: str) -> DeploymentManager | None:
+        application = self.by_name.get(app)
+        if application is None:
+            return None
+        return application.managers.get(deployment) or application.retiring.get(deployment)
+
+    def no_such_deployment(self, key: str) -> DeploymentTargets:
+        """What routers are told of a deployment that nobody has deployed, with the nearest name there is."""
+        app, _, deployment = key.partition("#")
+        application = self.by_name.get(app)
+        if application is None:
+            meant = nearest(app, self.by_name)
+            where = f"there is no application '{app}'"
+            names = sorted(self.by_name)
+        else:
+            meant = nearest(deployment, application.managers)
+            where = f"there is no deployment '{deployment}' in application '{app}'"
+            names = sorted(application.managers)
+        hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(names) or 'none'}"
+        return DeploymentTargets(app=app, deployment=deployment, unavailable=f"{where}; {hint}")
+
+
+def _check_deployment(application: ApplicationSpec, deployment: DeploymentSpec) -> None:
+    try:
+        options_of(deployment)
+    except ConfigError as error:
+        raise ConfigError(f"application '{application.name}': {error}") from error

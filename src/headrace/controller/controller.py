@@ -1,0 +1,215 @@
+"""The controller: desired state in, actual state out.
+
+Level-triggered: whatever happens (a deploy, a replica's end, a timer) only marks a deployment to be looked at, and
+looking at it compares all that is wanted with all that is. Nothing is polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+from pathlib import Path
+
+from headrace.config.instance import InstanceConfig
+from headrace.config.spec import (
+    ApplicationSpec,
+    ApplicationStatus,
+    DeploymentTargets,
+    InstanceStatus,
+    ProxyStatus,
+    RoutingTable,
+)
+from headrace.controller import replica_machine as rm
+from headrace.controller.adoption import adopt_all
+from headrace.controller.applications import Applications
+from headrace.controller.builds import Builds
+from headrace.controller.deployment_manager import DeploymentManager
+from headrace.controller.services import Services, describe_exit
+from headrace.controller.spec_reading import PROCESS_PREFIX
+from headrace.controller.store import Store
+from headrace.controller.watch import ROUTES, WatchHub
+from headrace.engine.protocol import Engine
+from headrace.engine.session import Session
+from headrace.exceptions import NotRunningError
+
+logger = logging.getLogger("headrace.controller")
+
+VERSION = importlib.metadata.version("headrace")
+
+RETRY_AFTER_ERROR_S = 1.0
+SHUTDOWN_SLACK_S = 5.0
+"""What the slowest graceful shutdown of a deployment may take longer than it says."""
+
+
+class Controller:
+    """
+    Args:
+        engine: where processes run.
+        session_dir: folder of the instance; replicas' sockets are in it.
+        secret: the instance's secret.
+        store: what is wanted.
+        config: what the instance was started with.
+    """
+
+    def __init__(
+        self, engine: Engine, session_dir: Path, secret: bytes, store: Store, config: InstanceConfig | None = None
+    ) -> None:
+        self.engine = engine
+        self.session_dir = session_dir
+        self.config = config if config is not None else InstanceConfig()
+        self.hub = WatchHub(self._unknown)
+        http = self.config.http
+        self._loop = asyncio.get_running_loop()
+        self._services = Services(
+            engine=engine,
+            store=store,
+            hub=self.hub,
+            session_dir=session_dir,
+            secret=secret,
+            mark=self.mark,
+            room_made=self._room_made,
+            anyone_leaving=self._anyone_leaving,
+            root_path=http.root_path if http is not None else "",
+            max_body_bytes=http.max_body_bytes if http is not None else None,
+        )
+        self._dirty: dict[DeploymentManager, None] = {}
+        self._scheduled: asyncio.Handle | None = None
+        self._begun = False
+        self._emptied = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.applications = Applications(self._services, http.request_timeout_s if http is not None else None)
+        self.builds = Builds(self._services, self.applications)
+
+    def _unknown(self, key: str) -> RoutingTable | DeploymentTargets:
+        return RoutingTable() if key == ROUTES else self.applications.no_such_deployment(key)
+
+    async def start(self) -> None:
+        """Find the replicas that run already, and begin."""
+        exits = self._loop.create_task(self._follow_exits())
+        self._tasks.add(exits)
+        await adopt_all(self.applications, self.engine, self._services.secret)
+        self._begun = True
+        self.hub.open()
+        for manager in self.applications.managers:
+            self.mark(manager)
+        self.builds.resume()
+
+    async def close(self) -> None:
+        """Stop controlling; replicas go on without."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.builds.close()
+        for manager in self.applications.managers:
+            manager.close()
+
+    # The loop.
+
+    def mark(self, manager: object) -> None:
+        """Have a deployment looked at, soon and once, however many reasons there are."""
+        assert isinstance(manager, DeploymentManager)
+        self._dirty[manager] = None
+        if self._begun and self._scheduled is None:
+            self._scheduled = self._loop.call_soon(self._reconcile)
+
+    def _reconcile(self) -> None:
+        self._scheduled = None
+        dirty, self._dirty = self._dirty, {}
+        for manager in dirty:
+            try:
+                manager.reconcile()
+            except Exception:
+                # A mistake of ours in one deployment must not stop the others.
+                logger.exception("deployment %s: internal error; looked at again soon", manager.key)
+                self._loop.call_later(RETRY_AFTER_ERROR_S, self.mark, manager)
+        self.applications.progress()
+        if not self.applications.by_name:
+            self._emptied.set()
+
+    def _room_made(self) -> None:
+        for manager in self.applications.managers:
+            if manager.waiting:
+                self.mark(manager)
+
+    def _anyone_leaving(self) -> bool:
+        return any(not r.replica.active for m in self.applications.managers for r in m.runners.values())
+
+    async def _follow_exits(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the engine is gone, and with it everything that it started
+            async for exited in self.engine.exits(0):
+                replica_id = exited.name.removeprefix(PROCESS_PREFIX)
+                manager = self._manager_of(replica_id)
+                runner = manager.runners.get(replica_id) if manager is not None else None
+                if runner is not None:
+                    runner.feed(rm.ProcessExited(describe_exit(exited)))
+                else:
+                    self.builds.exited(exited)
+
+    def _manager_of(self, replica_id: str) -> DeploymentManager | None:
+        app, _, rest = replica_id.partition("#")
+        return self.applications.manager(app, rest.partition("#")[0])
+
+    # What clients ask for.
+
+    def deploy(self, specs: list[ApplicationSpec], replace_all: bool = False) -> list[str]:
+        """Want these applications; see `Applications.deploy`."""
+        for spec in specs:
+            self.builds.forget(spec.name)
+        return self.applications.deploy(specs, declared=replace_all, replace_all=replace_all)
+
+    def delete(self, names: list[str]) -> None:
+        """Drain and remove these applications; see `Applications.delete`."""
+        self.applications.delete([name for name in names if not self.builds.forget(name)])
+
+    def report_models(self, replica_id: str, model_ids: list[str]) -> None:
+        manager = self._manager_of(replica_id)
+        if manager is not None:
+            manager.report_models(replica_id, model_ids)
+
+    def application_statuses(self) -> list[ApplicationStatus]:
+        return [
+            *(a.status(self.builds.state(name)) for name, a in self.applications.by_name.items()),
+            *self.builds.statuses(),
+        ]
+
+    async def status(self) -> InstanceStatus:
+        processes = await self.engine.list()
+        proxies = [
+            ProxyStatus(name=process.name, pid=process.pid, status="HEALTHY")
+            for process in processes
+            if process.role == "proxy"
+        ]
+        http = rest = None
+        root_pid = os.getppid()
+        with contextlib.suppress(NotRunningError):
+            session = Session.load(self.session_dir)
+            http, rest, root_pid = session.http, session.rest, session.root_pid
+        rest_host, rest_port = rest or (self.config.rest.host, self.config.rest.port)
+        return InstanceStatus(
+            version=VERSION,
+            session=str(self.session_dir),
+            root_pid=root_pid,
+            controller_pid=os.getpid(),
+            http_host=http[0] if http is not None else None,
+            http_port=http[1] if http is not None else None,
+            rest_host=rest_host,
+            rest_port=rest_port,
+            proxies=proxies,
+            applications=self.application_statuses(),
+        )
+
+    async def shutdown(self) -> None:
+        """Drain everything, then end every process of the instance."""
+        self.builds.close()
+        self.applications.delete(list(self.applications.by_name))
+        longest = max((m.options.graceful_shutdown_timeout_s for m in self.applications.managers), default=0.0)
+        if self.applications.by_name:
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), longest + SHUTDOWN_SLACK_S)
+        await self.engine.shutdown()

@@ -1,0 +1,417 @@
+"""Brings one deployment's replicas to what is wanted, and keeps them there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.spec import (
+    ApplicationSpec,
+    DeploymentSpec,
+    DeploymentStatus,
+    DeploymentTargets,
+    ReplicaSpec,
+    ReplicaStatus,
+    ReplicaTarget,
+)
+from headrace.controller import reconcile
+from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
+from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
+from headrace.controller.replica_machine import Cause, Phase, Replica
+from headrace.controller.replica_runner import ReplicaRunner, Where
+from headrace.controller.services import Services
+from headrace.controller.spec_reading import (
+    PROCESS_PREFIX,
+    config_of,
+    differ,
+    options_of,
+    process_of,
+    resources_of,
+    routing_policy,
+)
+from headrace.controller.status import Change, Facts, deployment_status, last_lines, replica_state
+from headrace.controller.store import StoredVersion
+from headrace.controller.watch import targets_key
+from headrace.engine.process import ProcessInfo
+from headrace.engine.resources import Refusal
+from headrace.exceptions import ConfigError
+
+logger = logging.getLogger("headrace.controller")
+
+
+class DeploymentManager:
+    """One deployment of one application."""
+
+    def __init__(
+        self, spec: DeploymentSpec, application: ApplicationSpec, stored: StoredVersion, services: Services
+    ) -> None:
+        self.app, self.name = spec.app, spec.name
+        self.key = targets_key(spec.app, spec.name)
+        self.spec = spec
+        self.application = application
+        self.options = options_of(spec)
+        self.config = config_of(spec)
+        self.deleting = False
+        self.runners: dict[str, ReplicaRunner] = {}
+        self.change = Change.DEPLOY
+        self.in_transition = True
+        self.verdict = Verdict.CONVERGING
+        self._good = stored.good
+        self._recovered = False
+        self._waiting_for: str | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        self._services = services
+        self._loop = asyncio.get_running_loop()
+        self._history = self._recall(stored)
+        self.publish()
+
+    def _recall(self, stored: StoredVersion) -> History:
+        if stored.halted == self.spec.version:
+            return History(start_failures=self.desired().failure_limit, last_failure=stored.reason)
+        return History(settled=stored.good is not None and stored.good.version == self.spec.version)
+
+    # What is wanted.
+
+    def update(self, spec: DeploymentSpec, application: ApplicationSpec) -> None:
+        """Want this from now on. What needs no restart is taken on by the running replicas.
+
+        Raises:
+            ConfigError: the options are wrong; nothing has changed then.
+        """
+        options, before, was_deleting = options_of(spec), self.options, self.deleting
+        self.application, self.options, self.deleting = application, options, False
+        old_spec, self.spec = self.spec, spec
+        self.config = config_of(spec)
+        if spec.version != old_spec.version or self.verdict is Verdict.HALTED or was_deleting:
+            # A deploy asks for another try, also of what was given up.
+            settled = self._good is not None and self._good.version == spec.version
+            self._history = History(settled=settled)
+            self._begin(Change.DEPLOY)
+        elif spec.options != old_spec.options:
+            self._history = replace(self._history, reconfigure_failed=None)
+            wanted, had = options.initial_num_replicas, before.initial_num_replicas
+            only_scaled = {**spec.options, "num_replicas": 0} == {**old_spec.options, "num_replicas": 0}
+            self._begin(Change.DEPLOY if not only_scaled else Change.UPSCALE if wanted > had else Change.DOWNSCALE)
+        for runner in self.runners.values():
+            if runner.version == spec.version and runner.config == self.config:
+                runner.options = options
+        self.publish()
+        self._services.mark(self)
+
+    def _begin(self, change: Change) -> None:
+        self.change, self.in_transition, self._recovered, self.verdict = change, True, False, Verdict.CONVERGING
+
+    def delete(self) -> None:
+        """Want no replicas any more."""
+        self.deleting = True
+        self.publish()
+        self._services.mark(self)
+
+    @property
+    def gone(self) -> bool:
+        return self.deleting and not self.runners
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a replica waits for resources."""
+        return self._waiting_for is not None
+
+    @property
+    def serving(self) -> int:
+        return sum(r.replica.published for r in self.runners.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether something serves, or nothing is wanted."""
+        return self.serving > 0 or self.options.initial_num_replicas == 0
+
+    def desired(self) -> Desired:
+        good = self._good.version if self._good is not None else None
+        return Desired(
+            version=self.spec.version,
+            config=self.config,
+            num_replicas=self.options.initial_num_replicas,
+            rolling_update_percentage=self.options.rolling_update_percentage,
+            max_surge_percent=self.options.max_surge_percent,
+            max_constructor_retry_count=self.options.max_constructor_retry_count,
+            fallback=good if good != self.spec.version else None,
+        )
+
+    # Reconciling.
+
+    def reconcile(self) -> None:
+        """Look at everything, and do what is to be done now."""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self.deleting:
+            for runner in list(self.runners.values()):
+                runner.stop()
+            return
+        observed = [
+            Observed(r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring)
+            for r in self.runners.values()
+        ]
+        plan = reconcile.plan(self.desired(), observed, self._history, self._loop.time())
+        if plan.wake_at is not None:
+            self._wake = self._loop.call_at(plan.wake_at, self._services.mark, self)
+        self._waiting_for = None
+        for action in plan.actions:
+            match action:
+                case Start(version, count):
+                    self._start(version, count)
+                case Stop(replica_id, reason):
+                    logger.debug("stopping replica %s: %s", replica_id, reason)
+                    self.runners[replica_id].stop()
+                case Reconfigure(replica_id):
+                    runner = self.runners[replica_id]
+                    runner.reconfigure(
+                        self._replica_spec(replica_id, self.spec, runner.rank), self.options, self.config
+                    )
+        self._conclude(plan)
+
+    def _conclude(self, plan: Plan) -> None:
+        before, self.verdict = self.verdict, plan.verdict
+        if plan.verdict is Verdict.SETTLED:
+            if self.in_transition:
+                self.in_transition = False
+                logger.debug("deployment %s is up: %d replicas", self.key, len(self.runners))
+            self._history = after_settling(self._history)
+            if self._good is None or differ(self._good, self.spec):
+                self._good = self.spec
+                self._services.store.put_version(self.app, self.name, StoredVersion(good=self.spec))
+        elif plan.verdict is Verdict.HALTED:
+            if before is not Verdict.HALTED:
+                self._give_up()
+        elif not self.in_transition:
+            self._recovered = True
+        if before is not plan.verdict:
+            self.publish()
+
+    def _give_up(self) -> None:
+        logger.error("deployment %s failed: %s", self.key, self.status().message)
+        if self._history.never is None:
+            version = StoredVersion(good=self._good, halted=self.spec.version, reason=self._history.last_failure)
+            self._services.store.put_version(self.app, self.name, version)
+
+    def _start(self, version: str, count: int) -> None:
+        spec = self._spec_of(version)
+        assert spec is not None, "only the wanted version and the fallback are ever started"
+        options = options_of(spec)
+        for _ in range(count):
+            short_id = self._services.new_short_id()
+            replica_id = f"{self.key}#{short_id}"
+            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", options, version):
+                return
+            runner = self._runner(replica_id, spec, options, config_of(spec))
+            self.runners[replica_id] = runner
+            runner.start(process_of(replica_id, spec, options, self.application.runtime_env))
+
+    def _allocate(self, process: str, options: DeploymentOptions, version: str) -> bool:
+        granted = self._services.engine.allocate(process, resources_of(options), self.key)
+        if not isinstance(granted, Refusal):
+            if granted.warning is not None:
+                logger.warning("%s", granted.warning)
+            return True
+        if granted.kind == "never" and version == self.spec.version:
+            self._history = replace(self._history, never=f"A replica cannot be placed: {granted.reason}.")
+            self._services.mark(self)
+            return False
+        self._waiting_for = granted.reason
+        old = any(r.version != version and r.replica.active for r in self.runners.values())
+        if old and not self._history.no_room and not self._services.anyone_leaving():
+            self._history = replace(self._history, no_room=True)
+            self._services.mark(self)
+        return False
+
+    def _spec_of(self, version: str) -> DeploymentSpec | None:
+        for spec in (self.spec, self._good):
+            if spec is not None and spec.version == version:
+                return spec
+        return None
+
+    def _replica_spec(self, replica_id: str, spec: DeploymentSpec, rank: int) -> ReplicaSpec:
+        return ReplicaSpec(
+            replica_id=replica_id,
+            deployment=spec,
+            route_prefix=self.application.route_prefix,
+            rank=rank,
+            world_size=self.options.initial_num_replicas,
+            root_path=self._services.root_path,
+            max_body_bytes=self._services.max_body_bytes,
+            runtime_env=self.application.runtime_env,
+        )
+
+    def _free_rank(self) -> int:
+        taken = {r.rank for r in self.runners.values() if r.replica.active}
+        return next(rank for rank in range(len(taken) + 1) if rank not in taken)
+
+    # Replicas.
+
+    def _runner(
+        self, replica_id: str, spec: DeploymentSpec | None, options: DeploymentOptions, config: str, version: str = ""
+    ) -> ReplicaRunner:
+        short_id = replica_id.rpartition("#")[2]
+        folder = self._services.session_dir
+        return ReplicaRunner(
+            replica_id=replica_id,
+            spec=self._replica_spec(replica_id, spec, self._free_rank()) if spec is not None else None,
+            options=options,
+            version=spec.version if spec is not None else version,
+            config=config,
+            where=Where(
+                process=f"{PROCESS_PREFIX}{replica_id}",
+                address=str(folder / f"{short_id}.sock"),
+                vitals=folder / f"{short_id}.vitals",
+                secret=self._services.secret,
+            ),
+            engine=self._services.engine,
+            on_change=self._changed,
+            on_reconfigured=self._reconfigured,
+        )
+
+    async def adopt(self, info: ProcessInfo) -> None:
+        """Take over a replica that an earlier controller started."""
+        replica_id, version = info.args["replica_id"], info.args["version"]
+        spec = self._spec_of(version)
+        # What it was last told is not known for certain; being told again costs nothing.
+        runner = self._runner(replica_id, spec, self.options, config="", version=version)
+        self.runners[replica_id] = runner
+        await runner.adopt(info.pid)
+        if runner.spec is not None:
+            runner.config = config_of(runner.spec.deployment)
+            try:
+                runner.options = options_of(runner.spec.deployment)
+            except ConfigError:
+                logger.warning("replica %s runs with options of another version of Headrace", replica_id)
+        self._services.mark(self)
+
+    def _changed(self, runner: ReplicaRunner, before: Replica) -> None:
+        after = runner.replica
+        if after.phase is Phase.FAILED and before.phase is not Phase.FAILED:
+            self._failed(runner)
+        if after.phase is Phase.RUNNING and before.phase is not Phase.RUNNING and runner.version == self.spec.version:
+            self._history = after_running(self._history)
+        if after.process_gone:
+            self.runners.pop(runner.replica_id, None)
+            self._loop.call_soon(self._services.room_made)
+        if after.published != before.published:
+            self.publish()
+        self._services.mark(self)
+
+    def _failed(self, runner: ReplicaRunner) -> None:
+        cause, reason, now = runner.replica.cause, runner.replica.reason, self._loop.time()
+        assert cause is not None
+        ran_s = None if runner.running_since is None else now - runner.running_since
+        if runner.version != self.spec.version and ran_s is None:
+            cause, ran_s = Cause.CRASH, 0.0  # a fallback that does not start again is no fault of the wanted version
+        self._history = after_failure(self._history, cause, ran_s, reason, now)
+        wait_s = backoff_s(self._history, self.options.initial_num_replicas)
+        again = f"another starts in {wait_s:.1f} s" if wait_s else "another starts now"
+        if cause in (Cause.START, Cause.CONSTRUCTOR):
+            logger.warning("replica %s failed to start:\n%s", runner.replica_id, last_lines(reason))
+        else:
+            logger.warning("replica %s died: %s; %s", runner.replica_id, reason, again)
+
+    def _reconfigured(self, runner: ReplicaRunner, config: str, refused: str | None) -> None:
+        if refused is not None and config == self.config:
+            self._history = replace(self._history, reconfigure_failed=(config, refused))
+            logger.error("replica %s: reconfigure(user_config) raised:\n%s", runner.replica_id, last_lines(refused))
+        self.publish()
+        self._services.mark(self)
+
+    def report_models(self, replica_id: str, model_ids: list[str]) -> None:
+        """A replica says which multiplexed models it holds."""
+        if replica_id in self.runners:
+            self.runners[replica_id].multiplexed_model_ids = model_ids
+            self.publish()
+
+    # What others see.
+
+    def publish(self) -> None:
+        """Tell routers of the replica set, if it is news to them."""
+        self._services.hub.set(self.key, self.targets())
+
+    def targets(self) -> DeploymentTargets:
+        serving = sorted((r for r in self.runners.values() if r.replica.published), key=lambda r: r.replica_id)
+        unavailable = None
+        if self.deleting:
+            unavailable = f"deployment '{self.name}' of application '{self.app}' is being deleted"
+        elif self.verdict is Verdict.HALTED and not serving:
+            unavailable = f"deployment '{self.name}' of application '{self.app}' failed: {self.status().message}"
+        return DeploymentTargets(
+            app=self.app,
+            deployment=self.name,
+            replicas=[
+                ReplicaTarget(
+                    replica_id=r.replica_id,
+                    address=r.where.address,
+                    max_ongoing_requests=r.options.max_ongoing_requests,
+                    multiplexed_model_ids=r.multiplexed_model_ids,
+                )
+                for r in serving
+            ],
+            max_ongoing_requests=self.options.max_ongoing_requests,
+            max_queued_requests=self.options.max_queued_requests,
+            routing_policy=routing_policy(self.options),
+            retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
+            unavailable=unavailable,
+        )
+
+    def status(self) -> DeploymentStatus:
+        desired, now = self.desired(), self._loop.time()
+        runners = list(self.runners.values())
+        running = [r for r in runners if r.replica.phase is Phase.RUNNING]
+        facts = Facts(
+            target=desired.num_replicas,
+            running=sum(r.version == self.spec.version for r in running),
+            serving=len(running),
+            failure_limit=desired.failure_limit,
+            verdict=self.verdict,
+            history=self._history,
+            change=self.change,
+            in_transition=self.in_transition,
+            recovered=self._recovered,
+            deleting=self.deleting,
+            waiting_for=self._waiting_for,
+            retry_in_s=self._wake.when() - now if self._wake is not None else None,
+            busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
+        )
+        status, trigger, message = deployment_status(facts)
+        states: dict[str, int] = {}
+        for runner in runners:
+            state = replica_state(runner.replica.phase)
+            states[state] = states.get(state, 0) + 1
+        return DeploymentStatus(
+            name=self.name,
+            status=status,
+            status_trigger=trigger,
+            message=message,
+            replica_states=states,
+            target_num_replicas=0 if self.deleting else desired.num_replicas,
+            options=self.spec.options,
+            replicas=[self._replica_status(r) for r in runners],
+            description=self.spec.description,
+        )
+
+    def _replica_status(self, runner: ReplicaRunner) -> ReplicaStatus:
+        replica = runner.replica
+        message = replica.reason
+        if replica.busy_s:
+            message = f"busy: its code has blocked the event loop for {replica.busy_s:.0f} s"
+        return ReplicaStatus(
+            replica_id=runner.replica_id,
+            state=replica_state(replica.phase),
+            pid=replica.pid,
+            started_at=runner.started_at_unix,
+            message=message,
+        )
+
+    def close(self) -> None:
+        """Let go of everything and leave the replicas as they are."""
+        if self._wake is not None:
+            self._wake.cancel()
+        for runner in self.runners.values():
+            runner.cancel()

@@ -1,0 +1,70 @@
+"""The controller's process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import uvloop
+
+from headrace.config.instance import InstanceConfig
+from headrace.controller.controller import Controller
+from headrace.controller.rest import RestApi, RestServer
+from headrace.controller.rest_guard import TOKEN_FILE, TOKEN_VARIABLE, is_loopback, required_token
+from headrace.controller.rpc import rpc_server
+from headrace.controller.store import Store
+from headrace.engine.local import LocalEngine
+from headrace.engine.machine import detect_machine
+from headrace.engine.process import ProcessContext
+from headrace.exceptions import StartupError
+from headrace.observe.logs import configure_logging
+
+logger = logging.getLogger("headrace.controller")
+
+
+def main(process: ProcessContext) -> None:
+    """The entry that the root forks. `args["instance"]` is an `InstanceConfig` as a dict."""
+    try:
+        uvloop.run(serve(process))
+    except StartupError as error:
+        sys.exit(f"headrace: the controller cannot start: {error}")
+    except ConnectionError:
+        pass  # the root is gone, and we go with it
+
+
+async def serve(process: ProcessContext) -> None:
+    """Control the instance until the process ends."""
+    config = InstanceConfig(**process.args.get("instance", {}))
+    configure_logging("controller", config.logging.model_dump(mode="json"))
+    machine = detect_machine(
+        num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory=config.memory, resources=config.resources
+    )
+    store = Store(process.session_dir / "state.db")
+    engine = await LocalEngine.connect(process.session_dir, machine)
+    controller = Controller(engine, process.session_dir, process.secret, store, config)
+    # Calls are taken from the first moment on; watchers wait until the running replicas are found.
+    listener = await rpc_server(controller).start(process.listeners["wire"], process.secret)
+    try:
+        await controller.start()
+        await _serve_rest(controller, process)
+    finally:
+        listener.close()
+        await controller.close()
+        store.close()
+
+
+async def _serve_rest(controller: Controller, process: ProcessContext) -> None:
+    listener = process.listeners.get("rest")
+    if listener is None:
+        await asyncio.Event().wait()
+        return
+    host = listener.getsockname()[0]
+    token = required_token(host, process.session_dir)
+    if token is not None and not is_loopback(host):
+        logger.info(
+            "the REST API is open to other machines; its token is in $%s or in %s",
+            TOKEN_VARIABLE,
+            process.session_dir / TOKEN_FILE,
+        )
+    await RestServer(RestApi(controller, token).app).serve(listener)

@@ -1,0 +1,83 @@
+"""The instance's status in the form that Ray Serve's REST API gives it (`ServeInstanceDetails`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.config.instance import InstanceConfig
+from headrace.config.spec import ApplicationStatus, DeploymentStatus, InstanceStatus
+
+SOURCES = ("declarative", "imperative")
+
+NODE = "local"
+"""The one machine's name, where Ray has the ids of nodes."""
+
+
+def instance_details(status: InstanceStatus, config: InstanceConfig, source: str | None = None) -> dict[str, Any]:
+    """JSON-able. `source` leaves out applications that came another way: one of SOURCES."""
+    http = config.http.model_dump(mode="json", exclude_none=True) if config.http is not None else {}
+    if "ssl_keyfile_password" in http:
+        http["ssl_keyfile_password"] = "…"
+    http.pop("middlewares", None)
+    if status.http_port is not None:
+        http["port"] = status.http_port
+    return {
+        "controller_info": {"node_id": NODE, "actor_name": "controller"},
+        "proxy_location": "EveryNode" if config.http is not None else "Disabled",
+        "http_options": http or None,
+        "grpc_options": None,
+        "proxies": {p.name: {"node_id": NODE, "actor_name": p.name, "status": p.status} for p in status.proxies},
+        "applications": {
+            application.name: _application(application)
+            for application in status.applications
+            if source is None or source == _source(application)
+        },
+        "target_capacity": None,
+    }
+
+
+def _source(application: ApplicationStatus) -> str:
+    return "declarative" if application.declared else "imperative"
+
+
+def _application(application: ApplicationStatus) -> dict[str, Any]:
+    return {
+        "name": application.name,
+        "route_prefix": application.route_prefix,
+        "docs_path": None,
+        "status": application.status,
+        "message": application.message,
+        "last_deployed_time_s": application.last_deployed_time_s,
+        "deployed_app_config": application.config,
+        "source": _source(application),
+        "external_scaler_enabled": False,
+        "deployments": {d.name: _deployment(d) for d in application.deployments},
+    }
+
+
+def _deployment(deployment: DeploymentStatus) -> dict[str, Any]:
+    actor = deployment.options.get("ray_actor_options") or {}
+    resources = {"CPU": actor.get("num_cpus"), "GPU": actor.get("num_gpus"), "memory": actor.get("memory")}
+    return {
+        "name": deployment.name,
+        "status": deployment.status,
+        "status_trigger": deployment.status_trigger,
+        "message": deployment.message,
+        "deployment_config": {**deployment.options, "name": deployment.name},
+        "target_num_replicas": deployment.target_num_replicas,
+        "required_resources": {
+            **{name: amount for name, amount in resources.items() if amount},
+            **(actor.get("resources") or {}),
+        },
+        "replicas": [
+            {
+                "node_id": NODE,
+                "actor_name": f"replica:{replica.replica_id}",
+                "replica_id": replica.replica_id,
+                "state": replica.state,
+                "pid": replica.pid,
+                "start_time_s": replica.started_at,
+            }
+            for replica in deployment.replicas
+        ],
+    }

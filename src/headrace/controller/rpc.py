@@ -1,0 +1,54 @@
+"""The controller's calls, as drivers, proxies and replicas make them over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from headrace.config.spec import (
+    DeleteRequest,
+    DeployReply,
+    DeployRequest,
+    InstanceStatus,
+    ReportModelsRequest,
+    WatchRequest,
+    WatchUpdate,
+)
+from headrace.controller.controller import Controller
+from headrace.wire.rpc import RpcServer
+
+
+def rpc_server(controller: Controller) -> RpcServer:
+    """Serves `deploy`, `delete`, `status`, `watch`, `report_models` and `shutdown`.
+
+    What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
+    """
+
+    async def deploy(body: DeployRequest) -> DeployReply:
+        return DeployReply(deployed=controller.deploy(body.applications, body.replace_all))
+
+    async def delete(body: DeleteRequest) -> None:
+        controller.delete(body.names)
+
+    async def status() -> InstanceStatus:
+        return await controller.status()
+
+    async def watch(body: WatchRequest) -> AsyncIterator[WatchUpdate]:
+        async for update in controller.hub.watch(body):
+            yield update
+
+    async def report_models(body: ReportModelsRequest) -> None:
+        controller.report_models(body.replica_id, body.model_ids)
+
+    async def shutdown() -> None:
+        await controller.shutdown()
+
+    handlers: dict[str, Callable[..., Any]] = {
+        "deploy": deploy,
+        "delete": delete,
+        "status": status,
+        "watch": watch,
+        "report_models": report_models,
+        "shutdown": shutdown,
+    }
+    return RpcServer(handlers)

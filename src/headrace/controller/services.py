@@ -1,0 +1,56 @@
+"""What every deployment's manager is handed: where processes run, who is told, what is remembered."""
+
+from __future__ import annotations
+
+import random
+import signal
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.controller.store import Store
+from headrace.controller.watch import WatchHub
+from headrace.engine.process import ProcessExited
+from headrace.engine.protocol import Engine
+
+_LETTERS = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """
+    Attributes:
+        root_path, max_body_bytes: the instance's HTTP options that replicas need.
+        mark: asks for a manager's next look at its replicas; called with itself.
+        room_made: called when resources have become free.
+        anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
+    """
+
+    engine: Engine
+    store: Store
+    hub: WatchHub
+    session_dir: Path
+    secret: bytes
+    mark: Callable[[object], None]
+    room_made: Callable[[], None]
+    anyone_leaving: Callable[[], bool]
+    root_path: str = ""
+    max_body_bytes: int | None = None
+    random: random.Random = field(default_factory=random.SystemRandom)
+
+    def new_short_id(self) -> str:
+        """Five letters and digits that no socket of this session is named after."""
+        while True:
+            short_id = "".join(self.random.choices(_LETTERS, k=5))
+            if not (self.session_dir / f"{short_id}.sock").exists():
+                return short_id
+
+
+def describe_exit(exited: ProcessExited) -> str:
+    """How a process ended, for people."""
+    if exited.signal is not None:
+        name = signal.Signals(exited.signal).name if exited.signal in signal.valid_signals() else str(exited.signal)
+        hint = " (the system may have run out of memory)" if exited.signal == signal.SIGKILL else ""
+        return f"its process {exited.pid} was killed by {name}{hint}"
+    return f"its process {exited.pid} ended with exit code {exited.exit_code}"

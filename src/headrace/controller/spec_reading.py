@@ -1,0 +1,83 @@
+"""What follows from a deployment's spec: its options, the process of a replica, and what that needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.ray_actor_options import RuntimeEnv
+from headrace.config.request_router import RequestRouterConfig
+from headrace.config.spec import DeploymentSpec
+from headrace.engine.process import ProcessSpec
+from headrace.engine.resources import ResourceRequest
+
+PROCESS_PREFIX = "replica:"
+"""The engine's name of a replica's process is this and the replica's id."""
+
+REPLICA_ENTRY = "headrace.replica.main:main"
+
+LIVE_OPTIONS = frozenset({"user_config", "max_ongoing_requests"})
+"""Options that a running replica is told of. The others are the routers', the controller's, or part of the version."""
+
+
+def config_of(spec: DeploymentSpec) -> str:
+    """Digest of the options that a running replica takes on without a restart."""
+    live = {name: spec.options.get(name) for name in sorted(LIVE_OPTIONS)}
+    return hashlib.blake2b(json.dumps(live, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def options_of(spec: DeploymentSpec) -> DeploymentOptions:
+    """
+    Raises:
+        ConfigError: the options are wrong; the message names each.
+    """
+    return DeploymentOptions(**spec.options)
+
+
+def differ(one: DeploymentSpec, other: DeploymentSpec) -> bool:
+    """Whether replicas of the two, or their number, would differ."""
+    return one.version != other.version or one.options != other.options
+
+
+def resources_of(options: DeploymentOptions) -> ResourceRequest:
+    """What one replica needs."""
+    actor = options.ray_actor_options
+    return ResourceRequest(
+        num_cpus=actor.num_cpus, num_gpus=actor.num_gpus, memory=actor.memory, resources=dict(actor.resources)
+    )
+
+
+def process_of(
+    replica_id: str, spec: DeploymentSpec, options: DeploymentOptions, runtime_env: dict[str, Any]
+) -> ProcessSpec:
+    """The process of a replica. `runtime_env` is the application's; the deployment's own wins over it."""
+    outer = RuntimeEnv(**{name: value for name, value in runtime_env.items() if name in RuntimeEnv.model_fields})
+    environment = options.ray_actor_options.runtime_env.over(outer)
+    return ProcessSpec(
+        name=f"{PROCESS_PREFIX}{replica_id}",
+        role="replica",
+        entry=REPLICA_ENTRY,
+        listen=f"{replica_id.rpartition('#')[2]}.sock",
+        args={
+            "replica_id": replica_id,
+            "app": spec.app,
+            "deployment": spec.name,
+            "version": spec.version,
+        },
+        env=environment.env_vars,
+        cwd=environment.working_dir,
+    )
+
+
+def routing_policy(options: DeploymentOptions) -> dict[str, Any]:
+    """What routers are told about the choice of a replica; empty for the default."""
+    config = options.request_router_config
+    default = RequestRouterConfig().request_router_class
+    if config.request_router_class == default and not config.request_router_kwargs:
+        return {}
+    return {
+        "request_router_class": config.request_router_class,
+        "request_router_kwargs": config.request_router_kwargs,
+    }
