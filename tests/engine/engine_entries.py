@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.engine.local import LocalEngine
 from headrace.engine.process import ProcessContext
 
 
@@ -50,11 +48,6 @@ def list_files() -> list[str]:
     return [name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
 
 
-def controller(context: ProcessContext) -> None:
-    """A controller that only answers on its socket."""
-    serve_wire(context)
-
-
 def proxy(context: ProcessContext) -> None:
     """Answers every connection to the HTTP socket with its pid, and ends at once when told to."""
     http = context.listeners["http"]
@@ -86,13 +79,25 @@ def ignore_the_end(context: ProcessContext) -> None:
 
 
 def tidy_up(context: ProcessContext) -> None:
-    """Writes a line when it is told to end, and ends after the proxies if they live long enough to tell."""
+    """Writes its name when it is told to end."""
+    file = context.args["file"]
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    Path(context.args["file"] + ".ready").touch()
+    Path(f"{file}.{context.name}").touch()
     ended.wait()
-    with open(context.args["file"], "a") as file:
-        file.write(context.name + "\n")
+    with open(file, "a") as log:
+        log.write(context.name + "\n")
+
+
+def tidy_up_proxy(context: ProcessContext) -> None:
+    context.args = context.args["instance"]
+    tidy_up(context)
+
+
+def talk(context: ProcessContext) -> None:
+    print("to standard output", flush=True)
+    print("to standard error", file=sys.stderr, flush=True)
+    serve_wire(context)
 
 
 def start_others(context: ProcessContext) -> None:
@@ -103,17 +108,3 @@ def start_others(context: ProcessContext) -> None:
     new.write_text(f"{same.pid} {away.pid}")
     new.rename(context.args["file"])
     signal.pause()
-
-
-def engine_inside(context: ProcessContext) -> None:
-    """A controller that starts a replica, as the real one does."""
-
-    async def run() -> None:
-        from headrace.engine.process import ProcessSpec
-
-        engine = await LocalEngine.connect(context.session_dir)
-        spec = ProcessSpec(name="r1", role="replica", entry="engine_entries:serve_wire", listen="r1.sock")
-        await engine.start(spec)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())

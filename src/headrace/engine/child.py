@@ -45,7 +45,7 @@ def _leave_the_root_behind(spec: ProcessSpec, context: ProcessContext, root_pid:
     prctl.name_process(f"headrace:{spec.role}")
     if spec.role in ("replica", "builder"):
         _be_the_first_to_go_without_memory()
-    orphans.mark_descendants(spec.name)
+    orphans.mark_descendants(context.session_dir.name)
     os.environ.update(spec.env)
     if spec.cwd is not None:
         os.chdir(spec.cwd)

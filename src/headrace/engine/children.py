@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.engine import child, orphans, session
+from headrace.engine.guardian import Guardian
 from headrace.engine.listeners import listen_unix
 from headrace.engine.process import ProcessContext, ProcessExited, ProcessInfo, ProcessSpec
 from headrace.engine.restarts import Restarts
@@ -47,6 +48,7 @@ class Children:
         secret: what the processes prove to each other that they belong together with.
         shared: listening sockets that the processes of a role inherit: role to name to socket.
         close_root: closes, in a new process, what else the root has open.
+        guardian: told of every process.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Children:
         secret: bytes,
         shared: dict[str, dict[str, socket.socket]],
         close_root: Callable[[], None],
+        guardian: Guardian,
     ) -> None:
         self._folder = folder
         self._secret = secret
         self._shared = shared
         self._close_root = close_root
+        self._guardian = guardian
         self._by_name: dict[str, _Child] = {}
         self._names: dict[int, str] = {}
         # Sockets that outlive their process, so that connections wait for the next one.
@@ -106,6 +110,7 @@ class Children:
             os.setpgid(pid, pid)
         self._by_name[spec.name] = _Child(spec, pid, time.time(), time.monotonic())
         self._names[pid] = spec.name
+        self._guardian.started(pid)
         return pid
 
     def _fork(self, spec: ProcessSpec) -> int:
@@ -181,13 +186,14 @@ class Children:
             if name is not None:  # else an orphan that the root had adopted
                 exits.append(self._ended(self._by_name.pop(name), status))
         if exits:
-            orphans.end_descendants([(dead.name, dead.pid) for dead in exits], self._names)
+            orphans.end_descendants(self._folder.name, [dead.pid for dead in exits], {*self._names, self._guardian.pid})
         return exits
 
     def _ended(self, dead: _Child, status: int) -> ProcessExited:
         spec = dead.spec
         with contextlib.suppress(OSError):
             os.killpg(dead.pid, signal.SIGKILL)
+        self._guardian.ended(dead.pid)
         code = os.waitstatus_to_exitcode(status)
         self._sequence += 1
         exited = ProcessExited(
@@ -250,6 +256,7 @@ class Children:
             while patient and self._any_alive(awaited) and (left := deadline - time.monotonic()) > 0:
                 patient = wait(left)
                 self.reap()
+        self._guardian.dismiss()
         self._kill_all(wait)
 
     def _any_alive(self, children: Iterable[_Child]) -> bool:

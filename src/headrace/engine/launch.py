@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.engine import orphans
 from headrace.engine import session as session_folder
 from headrace.engine.commands import Shutdown, frame
 from headrace.engine.root_config import RootAnswer, RootConfig
@@ -128,6 +129,8 @@ def begin_launch(config: RootConfig) -> PendingRoot:
             stderr=subprocess.DEVNULL if config.detached else None,
             pass_fds=() if stdout_fd is None else (stdout_fd,),
             start_new_session=True,
+            # Without the mark of the replica that this may be: such an instance outlives who starts it.
+            env=orphans.without_mark(os.environ) if config.detached else None,
         )
     except OSError as error:
         raise StartupError(f"cannot start a root process with {sys.executable}: {error}") from error

@@ -76,24 +76,24 @@ def _who_listens(port: int) -> str:
         pids = {
             connection.pid
             for connection in psutil.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-        } - {None}
-    except psutil.AccessDenied:  # macOS tells this to root only
-        pids = set()
-    processes = []
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            processes.append((process.create_time(), process.pid, " ".join(process.cmdline()) or process.name()))
-        except psutil.Error:
-            continue
-    if not processes:
+            if connection.pid is not None
+            and connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+        }
+        process = psutil.Process(min(pids))
+        command = process.cmdline()
+        # A worker holds what its parent has opened; the parent is the one to stop.
+        while (parent := process.parent()) is not None and parent.cmdline() == command:
+            process = parent
+    except (psutil.Error, ValueError):  # the system tells of a user's own processes only
         return "a process of another user"
-    # A listening socket is inherited; who opened it is older than those who got it.
-    _, pid, command = min(processes)
-    if command.endswith(ROOT_COMMAND_ENDINGS):
-        return f"another Headrace instance, process {pid} (`headrace shutdown` stops one that `headrace start` started)"
-    return f"process {pid} ({command if len(command) <= 120 else command[:117] + '...'})"
+    text = " ".join(command) or process.name()
+    if text.endswith(ROOT_COMMAND_ENDINGS):
+        return (
+            f"another Headrace instance, process {process.pid} (`headrace shutdown` ends what `headrace start` began)"
+        )
+    return f"process {process.pid} ({text if len(text) <= 120 else text[:117] + '...'})"
 
 
 ROOT_COMMAND_ENDINGS = (os.path.join("headrace", "engine", "root.py"), "headrace.engine.root")

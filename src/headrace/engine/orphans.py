@@ -9,26 +9,41 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 _MARK = "HEADRACE_PROCESS"
 
 
-def mark_descendants(name: str) -> None:
-    """Mark what this process will start as its own."""
-    os.environ[_MARK] = f"{name}:{os.getpid()}"
+def mark_descendants(session: str) -> None:
+    """Mark what this process will start as its own, and as of a session."""
+    os.environ[_MARK] = f"{session}:{os.getpid()}"
 
 
-def end_descendants(dead: Collection[tuple[str, int]], known: Collection[int]) -> None:
-    """Kill the orphans that are marked as started by `dead` processes (name and pid), and what those have started.
+def without_mark(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that is to outlive this one."""
+    return {name: value for name, value in environment.items() if name != _MARK}
+
+
+def end_descendants(session: str, dead: Collection[int], known: Collection[int]) -> None:
+    """Kill the orphans that are marked as started by the processes `dead`, and what those have started.
 
     Args:
+        session: name of the session.
+        dead: pids.
         known: this process's children that are no orphans.
     """
-    marks = {f"{_MARK}={name}:{pid}".encode() for name, pid in dead}
+    marks = {f"{session}:{pid}" for pid in dead}
     for pid in _children(os.getpid()):
-        if pid not in known and marks & _environment(pid):
+        if pid not in known and _mark(pid) in marks:
             _kill_tree(pid)
+
+
+def end_of_session(session: str) -> None:
+    """Kill every process of this user that is marked as of a session, whoever its parent is."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and _mark(int(name)).startswith(f"{session}:"):
+                _kill_tree(int(name))
 
 
 def end_all() -> None:
@@ -52,10 +67,12 @@ def _children(pid: int) -> Iterator[int]:
                 yield from map(int, file.read().split())
 
 
-def _environment(pid: int) -> set[bytes]:
-    """The environment that a process was given when its program was started."""
+def _mark(pid: int) -> str:
+    """The mark in the environment that a process was given when its program was started; "" if it has none."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return set(file.read().split(b"\0"))
-    except OSError:
-        return set()
+            variables = file.read().split(b"\0")
+    except OSError:  # another user's, or gone
+        return ""
+    prefix = f"{_MARK}=".encode()
+    return next((os.fsdecode(each[len(prefix) :]) for each in variables if each.startswith(prefix)), "")

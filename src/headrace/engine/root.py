@@ -83,6 +83,7 @@ class Root:
         try:
             self._catch_signals()
             self._watch_driver()
+            self._prepare()
             self._warm_up()
             self._start()
             session.sweep()
@@ -111,6 +112,20 @@ class Root:
             return  # a kernel before 5.3; `_serve` looks again and again
         self._selector.register(self._driver, selectors.EVENT_READ, lambda _: self._on_driver_end())
 
+    def _prepare(self) -> None:
+        # Not before the answer: these take their time to import.
+        from headrace.engine import prctl
+        from headrace.engine.children import Children
+        from headrace.engine.command_server import CommandServer
+        from headrace.engine.guardian import Guardian
+
+        prctl.adopt_orphans()
+        prctl.name_process("headrace:root")
+        self._guardian = Guardian(self.session.dir, self._close_everything)
+        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close, self._guardian)
+        self._children.adopt_listener("controller", self._controller_socket)
+        self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
+
     def _warm_up(self) -> None:
         """Import once what every process needs, into memory that all will share."""
         sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
@@ -125,18 +140,9 @@ class Root:
         gc.freeze()
 
     def _start(self) -> None:
-        # Not before the answer: it takes its time to import.
-        from headrace.engine import prctl
-        from headrace.engine.children import Children
-        from headrace.engine.command_server import CommandServer
         from headrace.engine.process import ProcessSpec
 
         config = self._config
-        prctl.adopt_orphans()
-        prctl.name_process("headrace:root")
-        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close)
-        self._children.adopt_listener("controller", self._controller_socket)
-        self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
         args = {"instance": config.instance, "http": self.session.http, "rest": self.session.rest}
         specs = [
             ProcessSpec(
@@ -164,12 +170,25 @@ class Root:
     def _close(self) -> None:
         """Close, in a child, what is the root's own. The lock among it: held by a child, it would outlive the root."""
         self._commands.close()
+        self._guardian.close()
+        self._close_watches()
+
+    def _close_everything(self) -> None:
+        """Close all that is open when the guardian is forked."""
+        for listener in (*self._listeners(), self._controller_socket, self._commands_socket):
+            listener.close()
+        self._close_watches()
+
+    def _close_watches(self) -> None:
         self._selector.close()
         self._signals_in.close()
         self._signals_out.close()
         os.close(self._lock)
         if self._driver is not None:
             os.close(self._driver)
+
+    def _listeners(self) -> list[socket.socket]:
+        return [listener for named in self._shared.values() for listener in named.values()]
 
     def _serve(self) -> None:
         parent = os.getppid()
@@ -215,9 +234,8 @@ class Root:
         return None
 
     def _stop(self) -> None:
-        for named in self._shared.values():  # refused at once is better than never answered
-            for listener in named.values():
-                listener.close()
+        for listener in self._listeners():  # refused at once is better than never answered
+            listener.close()
         if hasattr(self, "_children"):
             self._children.stop(self._grace_s or 0.0, self._wait_for_signal)
         session.remove(self.session.dir)
