@@ -28,6 +28,9 @@ async def _answer(state: BatchState, instance: object | None, args: tuple[Any, .
     except asyncio.CancelledError:
         batcher.abandon(call)
         raise
+    finally:
+        # An exception holds its traceback, that this frame, and this the future with the exception: no circle.
+        del call
 
 
 async def _stream(

@@ -95,10 +95,14 @@ class Batcher:
 
     def _start_due(self, now: float) -> None:
         while len(self.running) < self._limits.max_concurrent_batches:
-            calls = self._former.take(now)
-            if not calls:
+            due = self._former.take(now)
+            if not due:
                 self._arm(now)
                 return
+            # A caller that was cancelled in this turn of the loop has not come by to say so yet.
+            calls = [call for call in due if not call.future.cancelled()]
+            if not calls:
+                continue
             batch = RunningBatch(calls)
             for call in calls:
                 call.batch = batch
@@ -154,6 +158,7 @@ class Batcher:
             self._fail(batch, error)
         finally:
             del self.running[batch]
+            batch.calls = []  # they refer to the batch: no circle, so that items are freed now
             again()
 
     async def _answer(self, batch: RunningBatch) -> None:
@@ -199,6 +204,8 @@ class Batcher:
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         work = partial(copy_context().run, _outcome, partial(function, *args, **kwargs))
         value, error = await self.loop.run_in_executor(self._workers(), work)
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise BatchError(f"{self._target.name} tried to end the process from a worker thread: {error!r}")
         if error is not None:
             raise error
         return value
@@ -225,7 +232,7 @@ class Batcher:
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """A future cannot carry a StopIteration, and must not end the loop with a SystemExit of a worker thread."""
+    """Exceptions are handed over as values: a future cannot carry every one (StopIteration)."""
     try:
         return work(), None
     except BaseException as error:

@@ -1,0 +1,12 @@
+"""Waiting for what a test expects, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition is of the code under test, which has no event to offer
+            await asyncio.sleep(0.001)
