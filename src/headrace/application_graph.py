@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.deployment import Application, Deployment
 from headrace.deployment_target import named_arguments
+from headrace.deployments import Application, Deployment
 from headrace.exceptions import ApplicationBuildError, ConfigError, SerializationError
+from headrace.handle import DeploymentHandle
 from headrace.serialization import CodePickler, NullFile, explain_unserializable, is_serializable
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,19 @@ def children_by_pickling(application: Application[Any]) -> tuple[Application[Any
         SerializationError: an argument cannot be pickled; the message says which, and what in it.
     """
     deployment = application.deployment
-    _refuse_unbound(deployment)
-    # Buffers out of band: arrays among the arguments are looked at, not copied.
-    finder = _Finder(NullFile(), buffer_callback=lambda _: None)
+    refuse_unbound(deployment)
     try:
-        finder.dump((deployment.init_args, deployment.init_kwargs))
+        return tuple(applications_in((deployment.init_args, deployment.init_kwargs)))
     except Exception as error:
         raise SerializationError(_explanation(deployment, error)) from error
-    return tuple(finder.found)
+
+
+def applications_in(value: Any) -> list[Application[Any]]:
+    """The applications anywhere in a value, each once. Raises what pickling the value raises."""
+    # Buffers out of band: arrays are looked at, not copied.
+    finder = _Finder(NullFile(), buffer_callback=lambda _: None)
+    finder.dump(value)
+    return finder.found
 
 
 class _Finder(CodePickler):
@@ -61,7 +67,20 @@ class _Finder(CodePickler):
         return super().reducer_override(obj)
 
 
-def _refuse_unbound(deployment: Deployment[..., Any]) -> None:
+class HandlePickler(CodePickler):
+    """Puts a handle wherever an application stands. `handle_of` gives it, or None to leave the application."""
+
+    def __init__(self, file: Any, handle_of: Callable[[Application[Any]], DeploymentHandle[Any] | None]) -> None:
+        super().__init__(file)
+        self._handle_of = handle_of
+
+    def reducer_override(self, obj: Any) -> Any:
+        handle = self._handle_of(obj) if isinstance(obj, Application) else None
+        return handle.__reduce__() if handle is not None else super().reducer_override(obj)
+
+
+def refuse_unbound(deployment: Deployment[..., Any]) -> None:
+    """Raises ConfigError if an argument is a deployment that nobody has bound."""
     for name, value in named_arguments(deployment.func_or_class, deployment.init_args, deployment.init_kwargs):
         for part in _shallow(value):
             if isinstance(part, Deployment):

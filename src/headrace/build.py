@@ -11,19 +11,19 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from headrace.application_graph import Node, walk
+from headrace.application_graph import HandlePickler, Node, walk
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.problems import nearest
 from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.config.schema import DeploymentOverride, check_route_prefix
 from headrace.config.spec import ApplicationSpec, DeploymentSpec
-from headrace.deployment import Application, Deployment
 from headrace.deployment_target import check_user_config, named_arguments
+from headrace.deployments import Application, Deployment
 from headrace.exceptions import ConfigError, SerializationError
 from headrace.fingerprint import fingerprint
 from headrace.handle import DeploymentHandle
-from headrace.serialization import CodePickler, explain_unserializable
+from headrace.serialization import explain_unserializable
 
 RESTARTING_OPTIONS = frozenset(
     {
@@ -149,25 +149,16 @@ def _options(
     return {name: of_deployment.model_copy(update={"name": name}) for name, of_deployment in options.items()}
 
 
-class _HandlePickler(CodePickler):
-    """Puts a handle wherever an application of the graph stands."""
-
-    def __init__(self, file: Any, app_name: str, names: Mapping[Application[Any], str]) -> None:
-        super().__init__(file)
-        self._app_name = app_name
-        self._names = names
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, Application) and obj in self._names:
-            return DeploymentHandle(self._names[obj], self._app_name).__reduce__()
-        return super().reducer_override(obj)
-
-
 def _pickle(node: Node, app_name: str, names: Mapping[Application[Any], str]) -> bytes:
     deployment, buffer = node.deployment, io.BytesIO()
     target = deployment.func_or_class
+
+    def handle_of(application: Application[Any]) -> DeploymentHandle[Any] | None:
+        # Code that travels by value may name applications that are no part of this one.
+        return DeploymentHandle(names[application], app_name) if application in names else None
+
     try:
-        _HandlePickler(buffer, app_name, names).dump((target, deployment.init_args, deployment.init_kwargs))
+        HandlePickler(buffer, handle_of).dump((target, deployment.init_args, deployment.init_kwargs))
     except Exception as error:
         # The walk has pickled the arguments already, so the code is what is left.
         explanation = explain_unserializable(target, getattr(target, "__qualname__", node.name), error)

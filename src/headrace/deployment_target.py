@@ -46,7 +46,7 @@ def _check_class(cls: type) -> None:
     if inspect.iscoroutinefunction(constructor) or inspect.isasyncgenfunction(constructor):
         raise ConfigError(
             f"{cls.__qualname__}.__init__ is async, but Python calls constructors without awaiting them. "
-            "Make it a plain def: it runs on a worker thread and may take as long as it needs."
+            "Make it a plain def: it may take as long as it needs."
         )
     if inspect.isgeneratorfunction(constructor):
         raise ConfigError(f"{cls.__qualname__}.__init__ has a `yield`: a constructor cannot be a generator")

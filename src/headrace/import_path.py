@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from headrace.build import what_it_is
 from headrace.config.problems import config_error, nearest, problems_of
-from headrace.deployment import Application
+from headrace.deployments import Application
 from headrace.exceptions import ApplicationBuildError, ConfigError
 
 

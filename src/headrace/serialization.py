@@ -135,7 +135,7 @@ def load_deployment_target(module_name: str, qualname: str) -> Any:
 
 
 def _deployment_target(candidate: Any) -> Any:
-    from headrace.deployment import Deployment  # deferred: deployment builds on this module
+    from headrace.deployments import Deployment  # deferred: deployment builds on this module
 
     return candidate.func_or_class if isinstance(candidate, Deployment) else None
 

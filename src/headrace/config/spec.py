@@ -227,6 +227,12 @@ class ProxyStatus(msgspec.Struct, kw_only=True):
     status: str  # STARTING | HEALTHY | UNHEALTHY | DRAINED
 
 
+class ChangedRequest(msgspec.Struct, kw_only=True):
+    """`since`: the number that the last call of `changed` returned, 0 for none."""
+
+    since: int
+
+
 class InstanceStatus(msgspec.Struct, kw_only=True):
     version: str
     session: str

@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import random
 from pathlib import Path
 
 from headrace.config.instance import InstanceConfig
@@ -79,6 +80,8 @@ class Controller:
         self._scheduled: asyncio.Handle | None = None
         self._begun = False
         self._emptied = asyncio.Event()
+        self._changes = random.getrandbits(32)
+        self._change: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.applications = Applications(self._services, http.request_timeout_s if http is not None else None)
         self.builds = Builds(self._services, self.applications)
@@ -130,6 +133,21 @@ class Controller:
         self.applications.progress()
         if not self.applications.by_name:
             self._emptied.set()
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        if self._change is not None:
+            self._change.set_result(None)
+            self._change = None
+
+    async def changed(self, since: int) -> int:
+        """Wait until something may have changed since an earlier call returned `since`."""
+        while since == self._changes:
+            if self._change is None:
+                self._change = self._loop.create_future()
+            await asyncio.shield(self._change)
+        return self._changes
 
     def _room_made(self) -> None:
         for manager in self.applications.managers:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from headrace.config.spec import (
+    ChangedRequest,
     DeleteRequest,
     DeployReply,
     DeployRequest,
@@ -19,7 +20,7 @@ from headrace.wire.rpc import RpcServer
 
 
 def rpc_server(controller: Controller) -> RpcServer:
-    """Serves `deploy`, `delete`, `status`, `watch`, `report_models` and `shutdown`.
+    """Serves `deploy`, `delete`, `status`, `changed`, `watch`, `report_models` and `shutdown`.
 
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
     """
@@ -32,6 +33,9 @@ def rpc_server(controller: Controller) -> RpcServer:
 
     async def status() -> InstanceStatus:
         return await controller.status()
+
+    async def changed(body: ChangedRequest) -> int:
+        return await controller.changed(body.since)
 
     async def watch(body: WatchRequest) -> AsyncIterator[WatchUpdate]:
         async for update in controller.hub.watch(body):
@@ -47,6 +51,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "deploy": deploy,
         "delete": delete,
         "status": status,
+        "changed": changed,
         "watch": watch,
         "report_models": report_models,
         "shutdown": shutdown,

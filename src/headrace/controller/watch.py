@@ -83,6 +83,12 @@ class WatchHub:
         else:
             del self._snapshots[key]
 
+    def snapshot(self, key: str) -> WatchUpdate:
+        """What a watcher of `key` would be told now."""
+        if key not in self._snapshots:
+            return WatchUpdate(key=key, version=0, value=msgspec.Raw(self._encoder.encode(self._unknown(key))))
+        return self._snapshots[key]
+
     async def watch(self, request: WatchRequest) -> AsyncIterator[WatchUpdate]:
         """Yields the snapshots that differ from the versions in `request`, then every newer one, for ever."""
         await self._opened.wait()

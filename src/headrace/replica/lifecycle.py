@@ -17,13 +17,14 @@ from headrace.config.spec import (
 )
 from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
-from headrace.replica.http.asgi import LifespanRunner, build_asgi_app, is_asgi_ingress
+from headrace.replica.http.asgi import LifespanRunner, build_asgi_app
 from headrace.replica.http.plan import plan_handler
 from headrace.replica.http_service import HttpService
 from headrace.replica.service import ReplicaService
 from headrace.replica.sync_worker import SyncWorker
 from headrace.replica.user_code import UserCode, user_traceback
 from headrace.router.context import RequestContext, request_context
+from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids
 from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, set_current_replica
 from headrace.wire.rpc import Handler
@@ -122,11 +123,10 @@ class Lifecycle:
         )
 
     async def _make_http(self, spec: ReplicaSpec, code: UserCode) -> HttpService:
-        if is_asgi_ingress(code.instance):
-            app = build_asgi_app(code.instance)
-            self._lifespan = LifespanRunner(app)
+        if ingress_app_of(code.instance) is not None:
+            self._lifespan = LifespanRunner(await build_asgi_app(code.instance))
             await self._lifespan.startup()
-            return HttpService(self.service, None, None, app, spec.max_body_bytes)
+            return HttpService(self.service, None, None, self._lifespan, spec.max_body_bytes)
         if not callable(code.instance):
             return HttpService(self.service, None, None, None, spec.max_body_bytes)
         method = code.method("__call__")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +61,13 @@ class ReplicaContext:
 
 _context: ReplicaContext | None = None
 
+replica_in_this_process: ContextVar[ReplicaContext | None] = ContextVar("headrace_replica", default=None)
+"""Which of several replicas a task or thread belongs to, where one process holds them all (local testing)."""
+
 
 def current_replica() -> ReplicaContext | None:
-    """This process's replica, or None outside of replicas."""
-    return _context
+    """The replica that this code runs in, or None outside of replicas."""
+    return _context if _context is not None else replica_in_this_process.get()
 
 
 def set_current_replica(context: ReplicaContext | None) -> None:

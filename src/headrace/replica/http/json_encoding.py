@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 
 from ...exceptions import SerializationError
 
-_LEAF_TYPES_OF_MSGSPEC = (bytes, bytearray, memoryview, msgspec.Raw)
+_NOT_A_LIST = (type, Iterator, bytes, bytearray, memoryview)
 
 
 def encode_json(value: Any, name: str = "result") -> bytes:
@@ -56,7 +56,9 @@ def _enc_hook(value: Any) -> Any:
         return msgspec.Raw(serializer.to_json(value, by_alias=True))
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):  # as a key: as values msgspec writes them without asking
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value)
@@ -70,7 +72,8 @@ def _enc_hook(value: Any) -> Any:
         return dict(value)
     if kind.__module__.partition(".")[0] == "pandas" and hasattr(value, "to_dict"):
         return value.to_dict(orient="records")
-    if isinstance(value, Iterable) and not isinstance(value, type | _LEAF_TYPES_OF_MSGSPEC):
+    # An iterator can be read only once, and the fast path may still fail elsewhere: `_plain` reads it.
+    if isinstance(value, Iterable) and not isinstance(value, _NOT_A_LIST):
         return list(value)
     raise TypeError(kind)
 
@@ -102,6 +105,8 @@ def _plain(value: Any, path: str) -> Any:
         return {_plain_key(key, path): _plain(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Iterator):
+        return _plain(list(value), path)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name), f"{path}.{name}") for name in names if hasattr(value, name)}

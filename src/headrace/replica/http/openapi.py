@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from .signature import EMPTY, Parameter
 from .typed_arguments import TypedArguments
+from .typed_dict_compat import with_typed_dicts_for_pydantic
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -142,7 +143,7 @@ def _result_content(returns: Any, components: dict[str, Any]) -> dict[str, Any]:
     if returns is EMPTY or (isinstance(origin, type) and issubclass(origin, Response)):
         return {"application/json": {"schema": {}}}
     try:
-        schema = _schema_of(TypeAdapter(returns), "serialization", components)
+        schema = _schema_of(TypeAdapter(with_typed_dicts_for_pydantic(returns)), "serialization", components)
     except (PydanticSchemaGenerationError, PydanticUserError):  # e.g. numpy arrays: JSON, of a shape not told
         schema = {}
     return {"application/json": {"schema": schema}}

@@ -13,20 +13,27 @@ _BY_FORMAT = {
     "email": "someone@example.org",
     "uri": "https://example.org",
 }
-_MAX_DEPTH = 6
+
+_NOTHING = object()
+"""Where a model would contain itself: the part is left out, or another alternative taken."""
 
 
-def schema_example(schema: dict[str, Any], components: dict[str, Any], depth: int = 0) -> Any:
+def schema_example(schema: dict[str, Any], components: dict[str, Any]) -> Any:
     """A value that the schema allows, as far as types, enums, defaults and lower bounds tell.
 
     Args:
         components: the document's `components.schemas`, which `$ref` leads to.
     """
-    if depth > _MAX_DEPTH:  # a recursive model
-        return None
+    example = _example(schema, components, ())
+    return None if example is _NOTHING else example
+
+
+def _example(schema: dict[str, Any], components: dict[str, Any], inside: tuple[str, ...]) -> Any:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return schema_example(components.get(name, {}), components, depth + 1)
+        if name in inside:
+            return _NOTHING
+        return _example(components.get(name, {}), components, (*inside, name))
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
@@ -34,21 +41,25 @@ def schema_example(schema: dict[str, Any], components: dict[str, Any], depth: in
         if schema.get(key) is not None:
             return schema[key]
     for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return schema_example(schema[key][0], components, depth + 1)
-    return _of_type(schema, components, depth)
-
-
-def _of_type(schema: dict[str, Any], components: dict[str, Any], depth: int) -> Any:
+        if key in schema:
+            examples = (_example(part, components, inside) for part in schema[key])
+            return next((example for example in examples if example is not _NOTHING), _NOTHING)
     kind = schema.get("type")
     if kind == "object":
-        return {
-            name: schema_example(part, components, depth + 1) for name, part in schema.get("properties", {}).items()
-        }
+        return _object(schema, components, inside)
     if kind == "array":
-        if "prefixItems" in schema:
-            return [schema_example(part, components, depth + 1) for part in schema["prefixItems"]]
-        return [schema_example(schema.get("items", {}), components, depth + 1)] * max(1, schema.get("minItems", 1))
+        parts = schema.get("prefixItems") or [schema.get("items", {})] * max(1, schema.get("minItems", 1))
+        examples = [_example(part, components, inside) for part in parts]
+        return [example for example in examples if example is not _NOTHING]
+    return _scalar(kind, schema)
+
+
+def _object(schema: dict[str, Any], components: dict[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
+    examples = {name: _example(part, components, inside) for name, part in schema.get("properties", {}).items()}
+    return {name: example for name, example in examples.items() if example is not _NOTHING}
+
+
+def _scalar(kind: Any, schema: dict[str, Any]) -> Any:
     if kind == "string":
         return _BY_FORMAT.get(schema.get("format", ""), "text".ljust(schema.get("minLength", 0), "."))
     if kind in ("integer", "number"):

@@ -16,6 +16,8 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 from starlette.requests import HTTPConnection, Request
 
+from .typed_dict_compat import with_typed_dicts_for_pydantic
+
 EMPTY = inspect.Parameter.empty
 
 
@@ -59,13 +61,13 @@ class Parameter:
         return self.default
 
     def type_to_validate(self) -> Any:
-        """The annotation, with the constraints of a `Field(...)` that stands as default."""
+        """The annotation as pydantic takes it, with the constraints of a `Field(...)` that stands as default."""
+        annotation = with_typed_dicts_for_pydantic(self.annotation)
         if not isinstance(self.default, FieldInfo):
-            return self.annotation
+            return annotation
         metadata = [*self.default.metadata]
         if self.default.description:
             metadata.append(Field(description=self.default.description))
-        annotation = self.annotation
         for constraint in metadata:
             annotation = typing.Annotated[annotation, constraint]
         return annotation

@@ -1,0 +1,302 @@
+"""Running applications: what a driver calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace import client as _client
+from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
+from headrace.config.instance import InstanceConfig
+from headrace.config.logging_config import LoggingConfig
+from headrace.exceptions import ConfigError, HeadraceError
+from headrace.handle import DEFAULT_APP, DeploymentHandle, set_driver_connector
+from headrace.instance_status import ServeStatus, overview
+from headrace.router.replica_context import current_replica
+
+if TYPE_CHECKING:
+    from headrace.deployments import Application
+
+T = TypeVar("T")
+
+set_driver_connector(_client.hub_for_handles)
+
+
+@dataclass
+class RunTarget:
+    """An application for `run_many`; the fields are `run`'s arguments."""
+
+    target: Application[Any]
+    name: str = DEFAULT_APP
+    route_prefix: str | None = "/"
+    logging_config: Mapping[str, Any] | LoggingConfig | None = None
+    external_scaler_enabled: bool = False
+
+
+def start(
+    proxy_location: str | ProxyLocation | None = None,
+    http_options: Mapping[str, Any] | HTTPOptions | None = None,
+    grpc_options: Mapping[str, Any] | None = None,
+    logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+    tracing_config: Mapping[str, Any] | None = None,
+    controller_options: Mapping[str, Any] | None = None,
+    *,
+    rest_options: Mapping[str, Any] | RestOptions | None = None,
+    num_cpus: float | None = None,
+    num_gpus: int | None = None,
+    memory: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    detached: bool = False,
+) -> None:
+    """Start an instance with options, before the first `run`. Where one runs already, it stays as it is.
+
+    Args:
+        proxy_location: "Disabled" for no HTTP; any other starts proxies on this machine.
+        http_options: see HTTPOptions; `{"port": 9000}`.
+        logging_config: see LoggingConfig.
+        rest_options: where the REST API listens; see RestOptions.
+        num_cpus, num_gpus, memory, resources: what there is to give to replicas; None for what the machine has.
+        detached: it serves on after this process, as `headrace start` does.
+
+    Raises:
+        ConfigError: an option is wrong, or not available on one machine.
+        StartupError: a port is in use, …
+    """
+    for name, value in (
+        ("grpc_options", grpc_options),
+        ("tracing_config", tracing_config),
+        ("controller_options", controller_options),
+    ):
+        if value:
+            raise ConfigError(f"{name} is not available yet; leave it out")
+    given_http = dict(http_options) if isinstance(http_options, Mapping) else http_options
+    instance = InstanceConfig.from_user(
+        proxy_location=proxy_location,
+        http_options=given_http,
+        rest_options=rest_options,
+        logging_config=logging_config,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        memory=memory,
+        resources=resources,
+    )
+    config = _client.root_config(instance, detached=detached, rest_port_given=rest_options is not None)
+    if detached:
+        from headrace.engine.launch import launch
+
+        launch(config)
+        return
+    _client.ensure(config)
+
+
+def init(address: str | None = None, *args: Any, **kwargs: Any) -> None:
+    """Connect, as `ray.init()` does in applications written for Ray: to a running instance, or to a new one.
+
+    Args:
+        address: a session folder; None or "auto" for what runs, or a new instance.
+        kwargs: `num_cpus`, `num_gpus`, `resources` are used, Ray's other arguments have no meaning here.
+
+    Raises:
+        NotRunningError: `address` is "auto" or a folder, and nothing runs there.
+    """
+    if address not in (None, "auto", "local"):
+        os.environ["HEADRACE_ADDRESS"] = str(address)
+    if address not in (None, "local"):
+        _client.find()
+        return
+    known = {name: kwargs[name] for name in ("num_cpus", "num_gpus", "resources") if kwargs.get(name) is not None}
+    start(**known)
+
+
+def run(
+    target: Application[T],
+    blocking: bool = False,
+    name: str = DEFAULT_APP,
+    route_prefix: str | None = "/",
+    logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+    local_testing_mode: bool = False,
+    external_scaler_enabled: bool = False,
+    controller_options: Mapping[str, Any] | None = None,
+    *,
+    _local_testing_mode: bool = False,
+) -> DeploymentHandle[T]:
+    """Run an application and wait until all of its deployments are healthy.
+
+    An application of the same name is replaced, others are left alone. The instance is the one that runs on this
+    machine, or a new one that ends with this process.
+
+    Args:
+        target: what `.bind()` returned.
+        blocking: stay here until Ctrl-C, then end.
+        name: of the application, unique in the instance.
+        route_prefix: HTTP paths that begin with it belong to the application; None for no HTTP.
+        logging_config: of all its deployments.
+        local_testing_mode: everything in this process: no HTTP, no processes, for unit tests and debuggers.
+
+    Returns:
+        A handle to the ingress deployment.
+
+    Raises:
+        ConfigError: an option is wrong.
+        DeploymentFailedError: a constructor raised, or something cannot be placed.
+        StartupError: the instance cannot start.
+    """
+    one = RunTarget(target, name, route_prefix, logging_config, external_scaler_enabled)
+    local = local_testing_mode or _local_testing_mode
+    return run_many([one], blocking, _local_testing_mode=local, controller_options=controller_options)[0]
+
+
+def run_many(
+    targets: Sequence[RunTarget],
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+    _local_testing_mode: bool = False,
+    controller_options: Mapping[str, Any] | None = None,
+) -> list[DeploymentHandle[Any]]:
+    """Run several applications together; see `run`.
+
+    Args:
+        wait_for_applications_running: False returns as soon as they are accepted.
+
+    Raises:
+        ConfigError: none is given, or two share a name or a route prefix; and as `run`.
+    """
+    _check_targets(targets)
+    if _local_testing_mode:
+        from headrace.local_testing import make_local_deployment_handle
+
+        return [make_local_deployment_handle(target.target, target.name) for target in targets]
+    if controller_options:
+        raise ConfigError("controller_options is not available yet; leave it out")
+    from headrace.build import build_application
+
+    # Before an instance is started: what is wrong with an application shows at once.
+    specs = [
+        build_application(
+            target.target,
+            name=target.name,
+            route_prefix=target.route_prefix,
+            runtime_env={},
+            logging_config=target.logging_config,
+        )
+        for target in targets
+    ]
+    for spec in specs:
+        spec.runtime_env = {**spec.runtime_env, "sys_path": _sys_path()}
+        spec.runtime_env.setdefault("working_dir", os.getcwd())
+    client = _client.ensure()
+    client.deploy(specs)
+    names = [spec.name for spec in specs]
+    if wait_for_applications_running:
+        client.wait_running(names)
+    handles: list[DeploymentHandle[Any]] = [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
+    if blocking:
+        _block(client)
+    return handles
+
+
+def _check_targets(targets: Sequence[RunTarget]) -> None:
+    if not targets:
+        raise ConfigError("run_many() needs at least one application")
+    for attribute, what in (("name", "name"), ("route_prefix", "route prefix")):
+        values = [getattr(target, attribute) for target in targets if getattr(target, attribute) is not None]
+        for value in values:
+            if values.count(value) > 1:
+                raise ConfigError(f"two applications have the {what} {value!r}; each needs its own")
+    for target in targets:
+        if target.external_scaler_enabled:
+            raise ConfigError("external_scaler_enabled is not available yet; leave it out")
+
+
+def _sys_path() -> list[str]:
+    """Where this process finds modules, for its replicas to find the same; the empty entry is its current folder."""
+    return [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+
+
+def _block(client: _client.Client) -> None:
+    try:
+        while client.alive:
+            threading.Event().wait(1.0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if client.owned:
+            client.shutdown()
+
+
+def delete(name: str, _blocking: bool = True) -> None:
+    """Delete an application: its requests in flight are answered, then its replicas end.
+
+    Raises:
+        NotRunningError: no instance runs.
+    """
+    client = _client.find()
+    client.delete([name])
+    if _blocking:
+        client.wait_until(lambda status: all(application.name != name for application in status.applications))
+
+
+def status() -> ServeStatus:
+    """What the applications and their deployments are doing.
+
+    Raises:
+        NotRunningError: no instance runs.
+    """
+    return overview(_client.find().status())
+
+
+def shutdown() -> None:
+    """End the instance and everything in it, after what is in flight has been answered. Does nothing where none runs."""
+    try:
+        client = _client.find()
+    except HeadraceError:
+        return
+    client.shutdown()
+
+
+async def shutdown_async() -> None:
+    """`shutdown` for code on an event loop, which it does not block."""
+    import asyncio
+
+    await asyncio.to_thread(shutdown)
+
+
+def get_app_handle(name: str) -> DeploymentHandle[Any]:
+    """A handle to an application's ingress deployment.
+
+    Raises:
+        HeadraceError: there is no such application.
+    """
+    for application in _client.find().status().applications:
+        if application.name == name:
+            return DeploymentHandle(application.ingress, name)
+    raise HeadraceError(f"application {name!r} does not exist")
+
+
+def get_deployment_handle(
+    deployment_name: str, app_name: str | None = None, _check_exists: bool = True
+) -> DeploymentHandle[Any]:
+    """A handle to any deployment.
+
+    Args:
+        deployment_name: its name.
+        app_name: its application's; None within a replica for the replica's own, elsewhere for "default".
+
+    Raises:
+        HeadraceError: there is no such deployment.
+    """
+    replica = current_replica()
+    if app_name is None:
+        app_name = replica.app_name if replica is not None else DEFAULT_APP
+    if _check_exists and replica is None:
+        for application in _client.find().status().applications:
+            if application.name == app_name and any(d.name == deployment_name for d in application.deployments):
+                break
+        else:
+            raise HeadraceError(f"deployment {deployment_name!r} does not exist in application {app_name!r}")
+    return DeploymentHandle(deployment_name, app_name)

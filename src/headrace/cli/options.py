@@ -1,0 +1,61 @@
+"""Options that several commands have, and how `key=value` arguments are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from headrace.exceptions import ConfigError
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="URL",
+        help="Where the REST API is. [dim]Default: the instance that runs on this machine, or "
+        "http://127.0.0.1:8265. HEADRACE_REST_ADDRESS sets it too.[/dim]",
+        show_default=False,
+    ),
+]
+AppDir = Annotated[
+    str, typer.Option("--app-dir", "-d", metavar="FOLDER", help="Where modules of import paths are looked for first.")
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", help="An import path [cyan]module:app[/cyan], or a YAML config file.", show_default=False
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Arguments of the function that builds the application, where the import path names one.",
+        show_default=False,
+    ),
+]
+
+
+def is_config_file(target: str) -> bool:
+    """Whether a target is a config file (or was meant to be one) and no import path."""
+    return target.endswith((".yaml", ".yml", ".json"))
+
+
+def named_arguments(arguments: Sequence[str] | None) -> dict[str, str]:
+    """`["a=1"]` as `{"a": "1"}`.
+
+    Raises:
+        ConfigError: one of them has another form, or a name is given twice.
+    """
+    named: dict[str, str] = {}
+    for argument in arguments or ():
+        name, separator, value = argument.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"an argument of the application must be KEY=VALUE, not '{argument}'")
+        if name in named:
+            raise ConfigError(f"the argument '{name}' is given twice")
+        named[name] = value
+    return named

@@ -1,0 +1,107 @@
+"""What people see while replicas start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from headrace.cli.status_view import running_replicas
+from headrace.exceptions import DeploymentFailedError, HeadraceError
+
+_LOOK_EVERY_S = 0.1
+
+
+class StartingReplicas:
+    """One bar per deployment on a terminal; elsewhere, one line whenever a number changes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.fields[deployment]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} replicas"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> StartingReplicas:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, applications: Collection[dict[str, Any]]) -> None:
+        """Take on what the applications' deployments have become."""
+        for application in applications:
+            for deployment in application["deployments"].values():
+                name = f"{application['name']} · {deployment['name']}" if len(applications) > 1 else deployment["name"]
+                self._show(name, running_replicas(deployment), deployment["target_num_replicas"])
+
+    def _show(self, name: str, running: int, target: int) -> None:
+        if self._seen.get(name) == (running, target):
+            return
+        self._seen[name] = (running, target)
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: {running}/{target} replicas running")
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task("", total=target, deployment=name)
+        self._progress.update(self._tasks[name], completed=running, total=target)
+
+
+def wait_until_running(
+    details: Callable[[], dict[str, Any]], names: Collection[str], console: Console
+) -> dict[str, Any]:
+    """Show how the named applications start, until all of them run. Returns the last details.
+
+    Raises:
+        DeploymentFailedError: one of them failed; the message has the reason.
+    """
+    pause = threading.Event()
+    with StartingReplicas(console) as starting:
+        while True:
+            now = details()
+            applications = [now["applications"][name] for name in names if name in now["applications"]]
+            starting.show(applications)
+            failed = [application for application in applications if application["status"] == "DEPLOY_FAILED"]
+            if failed:
+                raise DeploymentFailedError(
+                    "\n\n".join(f"application '{app['name']}': {app['message']}" for app in failed)
+                )
+            if len(applications) == len(names) and all(app["status"] == "RUNNING" for app in applications):
+                return now
+            pause.wait(_LOOK_EVERY_S)
+
+
+@contextmanager
+def showing_starts(details: Callable[[], dict[str, Any]], names: Collection[str], console: Console) -> Iterator[None]:
+    """Show how the named applications start, while the body of the `with` statement waits for them."""
+    done = threading.Event()
+
+    def look(starting: StartingReplicas) -> None:
+        while not done.wait(_LOOK_EVERY_S):
+            try:
+                now = details()
+            except HeadraceError:  # the body of the statement will tell what is wrong
+                continue
+            starting.show([now["applications"][name] for name in names if name in now["applications"]])
+
+    with StartingReplicas(console) as starting:
+        thread = threading.Thread(target=look, args=(starting,), name="headrace-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

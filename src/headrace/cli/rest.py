@@ -1,0 +1,156 @@
+"""A client of the REST API, with nothing but the standard library."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from headrace.exceptions import ConfigError, HeadraceError, NotRunningError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ADDRESS_VARIABLES = ("HEADRACE_REST_ADDRESS", "RAY_DASHBOARD_ADDRESS")
+TOKEN_VARIABLE = "HEADRACE_REST_TOKEN"
+if TYPE_CHECKING:
+    from headrace.engine.session import Session
+
+_APPLICATIONS = "/api/serve/applications/"
+
+
+def connect(given: str | None) -> RestClient:
+    """A client of the REST API that is given, or that the environment names, or of the instance on this machine.
+
+    Raises:
+        ConfigError: what is given is no address.
+    """
+    address = given or next((value for name in ADDRESS_VARIABLES if (value := os.environ.get(name))), None)
+    token = os.environ.get(TOKEN_VARIABLE)
+    if address is not None:
+        return RestClient(_normal(address), token)
+    from headrace.engine.session import find_current
+
+    session = find_current()
+    return RestClient(DEFAULT_ADDRESS, token) if session is None else of_session(session)
+
+
+def of_session(session: Session) -> RestClient:
+    """A client of the instance in a session folder; the token, if there is one, lies there."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    file = session.dir / "rest_token"
+    if token is None and file.exists():
+        token = file.read_text().strip()
+    return RestClient(address_of(session.rest), token)
+
+
+def address_of(listening: tuple[str, int]) -> str:
+    """The URL of a host and port that something listens on."""
+    host, port = listening
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _normal(address: str) -> str:
+    url = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+    try:
+        port = url.port
+    except ValueError:
+        port = -1
+    if url.scheme not in ("http", "https") or not url.hostname or port == -1:
+        raise ConfigError(f"--address must look like {DEFAULT_ADDRESS}, not {address!r}")
+    return f"{url.scheme}://{url.netloc}"
+
+
+class RestClient:
+    """Talks to the REST API at `address`."""
+
+    def __init__(self, address: str, token: str | None = None, timeout_s: float = 30.0) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        # A proxy from the environment knows no way to this machine's loopback.
+        handlers = [urllib.request.ProxyHandler({})] if self.local else []
+        self._opener = urllib.request.build_opener(*handlers)
+
+    @property
+    def local(self) -> bool:
+        """Whether the API is on this machine, so that it sees the same files."""
+        host = urllib.parse.urlsplit(self.address).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def details(self) -> dict[str, Any]:
+        """Everything that the API tells of the instance and its applications.
+
+        Raises:
+            NotRunningError: nothing answers there.
+            HeadraceError: the answer is an error.
+        """
+        details: dict[str, Any] = self._request("GET")
+        return details
+
+    def deploy(self, config: dict[str, Any]) -> list[str]:
+        """Declare what is to run: what is not in `config` goes. Returns warnings.
+
+        Raises:
+            ConfigError: the API refuses the config.
+            NotRunningError: nothing answers there.
+        """
+        answer = self._request("PUT", config) or {}
+        return list(answer.get("warnings", []))
+
+    def delete_applications(self) -> None:
+        """Delete all applications.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        self._request("DELETE")
+
+    def _request(self, method: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            self.address + _APPLICATIONS,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers=self._headers,
+        )
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as response:
+                content = response.read()
+                return json.loads(content) if content.strip() else None
+        except urllib.error.HTTPError as error:
+            text = _message_in(error.read())
+            if error.code == 401:
+                text += f"\nSet {TOKEN_VARIABLE} to the token; the instance keeps it in <session>/rest_token."
+            if 400 <= error.code < 500:
+                raise ConfigError(text or f"{self.address} refuses: {error.code} {error.reason}") from None
+            raise HeadraceError(f"{self.address} answers {error.code} {error.reason}. {text}".rstrip()) from None
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise NotRunningError(
+                f"nothing answers at {self.address} ({reason}).\n"
+                "Start an instance with 'headrace start', or name another one with --address."
+            ) from None
+        except ValueError:
+            raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+
+
+def _message_in(content: bytes) -> str:
+    """What a body says is wrong, in the forms that errors have: `{"error": …}`, `{"detail": …}`, or plain text."""
+    text = content.decode(errors="replace").strip()
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(body, dict) and len(body.get("problems") or []) > 1:
+        return "\n".join(f"{problem['field']}: {problem['reason']}" for problem in body["problems"])
+    if isinstance(body, dict):
+        body = body.get("error") or body.get("detail") or body.get("message") or body
+    return body if isinstance(body, str) else json.dumps(body)

@@ -1,0 +1,147 @@
+"""Status as people see it on a terminal, and as programs read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+_COLOURS = {
+    "RUNNING": "green",
+    "HEALTHY": "green",
+    "DEPLOYING": "yellow",
+    "UPDATING": "yellow",
+    "UPSCALING": "yellow",
+    "DOWNSCALING": "yellow",
+    "DELETING": "yellow",
+    "STARTING": "yellow",
+    "NOT_STARTED": "bright_black",
+    "DRAINED": "bright_black",
+}
+
+
+def for_programs(details: dict[str, Any]) -> dict[str, Any]:
+    """The short form that `--format yaml` and `--format json` print; its keys are those of Ray Serve's `status`."""
+    return {
+        "proxies": {name: proxy["status"] for name, proxy in details.get("proxies", {}).items()},
+        "applications": {
+            name: {
+                "status": application["status"],
+                "message": application["message"],
+                "last_deployed_time_s": application["last_deployed_time_s"],
+                "deployments": {
+                    deployment["name"]: {
+                        "status": deployment["status"],
+                        "status_trigger": deployment["status_trigger"],
+                        "replica_states": replica_states(deployment),
+                        "message": deployment["message"],
+                    }
+                    for deployment in application["deployments"].values()
+                },
+            }
+            for name, application in details["applications"].items()
+        },
+        "target_capacity": details.get("target_capacity"),
+    }
+
+
+def replica_states(deployment: dict[str, Any]) -> dict[str, int]:
+    """How many replicas are in which state."""
+    states: dict[str, int] = {}
+    for replica in deployment.get("replicas", []):
+        states[replica["state"]] = states.get(replica["state"], 0) + 1
+    return states
+
+
+def running_replicas(deployment: dict[str, Any]) -> int:
+    """How many replicas of a deployment serve."""
+    return replica_states(deployment).get("RUNNING", 0)
+
+
+def http_address(details: dict[str, Any]) -> str | None:
+    """Where the applications answer; None without HTTP."""
+    http = details.get("http_options") or {}
+    if details.get("proxy_location") == "Disabled" or not http.get("host"):
+        return None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http["host"], http["host"])
+    scheme = "https" if http.get("ssl_certfile") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{http['port']}"
+
+
+def for_people(details: dict[str, Any], now_s: float | None = None) -> RenderableType:
+    """One table for all applications, with what is wrong below it."""
+    now_s = time.time() if now_s is None else now_s
+    applications = details["applications"]
+    if not applications:
+        return Text("No applications are deployed. Deploy some with: headrace deploy CONFIG.yaml", style="bright_black")
+    return Group(_table(details, now_s), *_messages(applications))
+
+
+def _table(details: dict[str, Any], now_s: float) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bright_black")
+    for heading in ("APPLICATION / DEPLOYMENT", "STATUS", "REPLICAS", ""):
+        table.add_column(heading, no_wrap=heading != "")
+    address = http_address(details)
+    for position, application in enumerate(details["applications"].values()):
+        if position:
+            table.add_row()
+        where = _where(application["route_prefix"], address)
+        since = _ago(now_s - application["last_deployed_time_s"])
+        table.add_row(
+            Text(application["name"], style="bold"),
+            _status(application["status"]),
+            "",
+            Text.assemble((where, "cyan"), ("  " if where else ""), (since, "bright_black")),
+        )
+        deployments = list(application["deployments"].values())
+        for index, deployment in enumerate(deployments):
+            branch = "└─" if index == len(deployments) - 1 else "├─"
+            table.add_row(
+                Text.assemble((f"{branch} ", "bright_black"), deployment["name"]),
+                _status(deployment["status"]),
+                _replicas(deployment),
+                Text(_first_line(deployment["message"]), style="bright_black", overflow="ellipsis", no_wrap=True),
+            )
+    return table
+
+
+def _messages(applications: dict[str, Any]) -> Iterator[RenderableType]:
+    for application in applications.values():
+        if application["message"] and application["status"] not in ("RUNNING", "DEPLOYING"):
+            yield Text(f"\n{application['name']}: {application['status']}", style="bold red")
+            yield Padding(Text(application["message"].rstrip()), (0, 0, 0, 2))
+
+
+def _where(route_prefix: str | None, address: str | None) -> str:
+    if route_prefix is None or address is None:
+        return "not over HTTP"
+    return address + route_prefix
+
+
+def _status(status: str) -> Text:
+    return Text(f"● {status}", style=_COLOURS.get(status, "red"))
+
+
+def _replicas(deployment: dict[str, Any]) -> Text:
+    running, target = running_replicas(deployment), deployment["target_num_replicas"]
+    others = {state: count for state, count in replica_states(deployment).items() if state != "RUNNING"}
+    text = Text(f"{running}/{target}", style="" if running == target else "yellow")
+    for state, count in others.items():
+        text.append(f"  +{count} {state.lower()}", style="bright_black")
+    return text
+
+
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0] if message.strip() else ""
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"deployed {int(seconds // length)} {unit} ago"
+    return "deployed just now"

@@ -1,0 +1,301 @@
+"""This process's connection to an instance: found, or started for it.
+
+A driver (a script, a notebook, the command line) has a background thread with an event loop; its handles' routers and
+its calls to the controller live there. The first use connects to the instance that `HEADRACE_ADDRESS` or `headrace start`
+made, or else starts one of its own, which ends with this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from headrace.config.spec import (
+    ApplicationSpec,
+    ChangedRequest,
+    DeleteRequest,
+    DeployReply,
+    DeployRequest,
+    InstanceStatus,
+)
+from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError
+from headrace.router.hub import RouterHub, current_hub, set_hub
+from headrace.wire.connection import SharedMemory
+from headrace.wire.errors import ConnectionLost, RpcError
+from headrace.wire.shm import shared_folder
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 30.0
+SHUTDOWN_TIMEOUT_S = 60.0
+
+
+class Client:
+    """A driver's connection to one instance.
+
+    Args:
+        session: the instance.
+        root: the root process, where this process started it.
+    """
+
+    def __init__(self, session: Any, root: Any | None) -> None:
+        self.session = session
+        self.root = root
+        self._loop: asyncio.AbstractEventLoop
+        ready: concurrent.futures.Future[RouterHub] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name="headrace-client", daemon=True)
+        self._thread.start()
+        self.hub = ready.result(CONNECT_TIMEOUT_S)
+        set_hub(self.hub)
+
+    @property
+    def owned(self) -> bool:
+        """Whether the instance ends with this process."""
+        return self.root is not None
+
+    @property
+    def alive(self) -> bool:
+        return self.root.alive if self.root is not None else self.session.alive
+
+    @property
+    def http_url(self) -> str | None:
+        """Where applications answer, without a path; None without HTTP."""
+        if self.session.http is None:
+            return None
+        host, port = self.session.http
+        return f"http://{_for_url(host)}:{port}"
+
+    @property
+    def rest_url(self) -> str:
+        host, port = self.session.rest
+        return f"http://{_for_url(host)}:{port}"
+
+    def _serve(self, ready: concurrent.futures.Future[RouterHub]) -> None:
+        try:
+            import uvloop
+
+            self._loop = uvloop.new_event_loop()
+        except ImportError:
+            self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+
+        async def start() -> RouterHub:
+            folder = shared_folder(self.session.dir.name)
+            shared = SharedMemory(folder) if folder is not None else None
+            return RouterHub(str(self.session.dir / "controller.sock"), self.session.secret, shared)
+
+        try:
+            ready.set_result(self._loop.run_until_complete(start()))
+        except Exception as error:
+            ready.set_exception(error)
+            return
+        self._loop.run_forever()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run a coroutine on the background loop and wait for it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except (concurrent.futures.TimeoutError, KeyboardInterrupt):
+            future.cancel()
+            raise
+
+    def call(self, method: str, body: Any = None, type: type[T] | Any = Any, timeout_s: float = CONNECT_TIMEOUT_S) -> T:
+        """Call the controller. While it is being restarted, wait for it.
+
+        Raises:
+            ConfigError: it refuses what was asked.
+            NotRunningError: the instance has ended.
+        """
+
+        async def attempt() -> T:
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        controller = await self.hub.controller()
+                        return await controller.call(method, body, type=type)
+                except ConnectionLost:
+                    if not self.alive:
+                        raise NotRunningError("the Headrace instance has ended") from None
+
+        try:
+            return self.run(attempt())
+        except RpcError as error:
+            raise (ConfigError if error.kind == "ConfigError" else HeadraceError)(error.message) from None
+        except TimeoutError:
+            what = "has ended" if not self.alive else f"did not answer within {timeout_s:g} s"
+            raise NotRunningError(f"the Headrace instance in {self.session.dir} {what}") from None
+
+    def deploy(self, applications: list[ApplicationSpec], replace_all: bool = False) -> None:
+        self.call("deploy", DeployRequest(applications=applications, replace_all=replace_all), DeployReply)
+
+    def delete(self, names: list[str]) -> None:
+        self.call("delete", DeleteRequest(names=names))
+
+    def status(self) -> InstanceStatus:
+        return self.call("status", type=InstanceStatus)
+
+    def wait_until(self, settled: Callable[[InstanceStatus], bool]) -> InstanceStatus:
+        """Wait until the instance's status is as wanted; looks again whenever an application's status changes.
+
+        Raises:
+            NotRunningError: the instance has ended.
+        """
+        seen = 0
+        while True:
+            seen = self.call("changed", ChangedRequest(since=seen), type=int, timeout_s=3600.0)
+            status = self.status()
+            if settled(status):
+                return status
+
+    def wait_running(self, names: list[str]) -> InstanceStatus:
+        """Wait until all of these applications run.
+
+        Raises:
+            DeploymentFailedError: one of them cannot; the message says why.
+        """
+
+        def settled(status: InstanceStatus) -> bool:
+            by_name = {application.name: application for application in status.applications}
+            for name in names:
+                application = by_name.get(name)
+                if application is None:
+                    raise DeploymentFailedError(f"application {name!r} was deleted while it was being deployed")
+                if application.status == "DEPLOY_FAILED":
+                    raise DeploymentFailedError(f"application {name!r} failed to deploy: {application.message}")
+            return all(by_name[name].status == "RUNNING" for name in names)
+
+        return self.wait_until(settled)
+
+    def shutdown(self) -> None:
+        """End the instance, after what is in flight has been answered, and this connection."""
+        with contextlib.suppress(HeadraceError, ConnectionLost):
+            self.call("shutdown", timeout_s=SHUTDOWN_TIMEOUT_S)
+        if self.root is not None:
+            self.root.stop()
+        else:
+            from headrace.engine.launch import stop_session
+
+            stop_session(self.session)
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Let go of the instance, whatever becomes of it."""
+        global _client
+        if _client is self:
+            _client = None
+        if current_hub() is self.hub:
+            set_hub(None)
+        with contextlib.suppress(Exception):
+            self.run(self.hub.close(), 5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+
+def _for_url(host: str) -> str:
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    return f"[{host}]" if ":" in host else host
+
+
+_client: Client | None = None
+_lock = threading.RLock()
+
+
+def connected() -> Client | None:
+    """The living connection of this process, if it has one."""
+    global _client
+    if _client is not None and (not _client.alive or _owner_pid != os.getpid()):
+        if _owner_pid == os.getpid():
+            _client.disconnect()
+        _client = None
+    return _client
+
+
+_owner_pid = os.getpid()
+
+
+def find() -> Client:
+    """The connection of this process: the one that it has, or one to the instance that serves without a driver.
+
+    Raises:
+        NotRunningError: there is none.
+    """
+    global _client, _owner_pid
+    with _lock:
+        client = connected()
+        if client is None:
+            from headrace.engine.session import find_current
+
+            session = find_current()
+            if session is None:
+                raise NotRunningError(
+                    "no Headrace instance is running; serve.run(app) starts one, as does `headrace start`"
+                )
+            _owner_pid = os.getpid()
+            client = _client = Client(session, None)
+        return client
+
+
+def ensure(config: Any | None = None) -> Client:
+    """The connection of this process; an instance is started where none runs.
+
+    Args:
+        config: a RootConfig for the instance, should one be started; None for defaults.
+
+    Raises:
+        StartupError: it cannot start.
+    """
+    global _client, _owner_pid
+    with _lock:
+        try:
+            return find()
+        except NotRunningError:
+            from headrace.engine.launch import launch
+
+            root = launch(config if config is not None else root_config())
+            _owner_pid = os.getpid()
+            client = _client = Client(root.session, root)
+            atexit.register(_shutdown_at_exit, client)
+            return client
+
+
+def _shutdown_at_exit(client: Client) -> None:
+    if client.owned and _owner_pid == os.getpid() and _client is client:
+        client.shutdown()
+
+
+def root_config(instance: Any | None = None, *, detached: bool = False, rest_port_given: bool = False) -> Any:
+    """What to start a root with.
+
+    Args:
+        instance: an InstanceConfig; None for defaults.
+        rest_port_given: somebody chose the REST port, so that taking another one would surprise.
+    """
+    from headrace.config.instance import InstanceConfig
+    from headrace.engine.root_config import RootConfig
+
+    instance = instance if instance is not None else InstanceConfig()
+    http = instance.http if instance.http is not None and instance.http.enabled else None
+    return RootConfig(
+        http_host=http.host if http is not None else None,
+        http_port=http.port if http is not None else 0,
+        num_proxies=http.num_proxies if http is not None else 0,
+        rest_host=instance.rest.host,
+        rest_port=instance.rest.port,
+        rest_port_fallback=not rest_port_given,
+        instance=instance.model_dump(mode="json"),
+        detached=detached,
+    )
+
+
+def hub_for_handles() -> RouterHub:
+    """How a handle in a process that is no replica finds its hub."""
+    return find().hub
