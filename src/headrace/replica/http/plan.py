@@ -10,7 +10,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from ...exceptions import InvalidRequestError
 from .results import EncodedResponse
 from .self_description import SelfDescription
-from .signature import HandlerSignature, Parameter, read_signature
+from .signature import HandlerSignature, read_signature
 from .typed_arguments import TypedArguments
 
 HandlerKind = Literal["no_argument", "request", "typed", "unsupported"]
@@ -104,12 +104,15 @@ def plan_handler(fn: Callable[..., Any], *, owner: str) -> HandlerPlan:
     parameters = signature.parameters
     if not parameters:
         return HandlerPlan("request" if signature.takes_any_positional else "no_argument", owner)
-    if _takes_only_the_request(parameters):
+    if _takes_only_the_request(signature):
         return HandlerPlan("request", owner)
     return _plan_typed(signature, owner, getattr(fn, "__doc__", None))
 
 
-def _takes_only_the_request(parameters: tuple[Parameter, ...]) -> bool:
+def _takes_only_the_request(signature: HandlerSignature) -> bool:
+    parameters = signature.parameters
+    if signature.takes_any_positional and all(p.keyword_only and not p.required for p in parameters):
+        return True
     required = [parameter for parameter in parameters if parameter.required]
     if len(required) > 1:
         return False

@@ -42,8 +42,8 @@ def _example(schema: dict[str, Any], components: dict[str, Any], inside: tuple[s
             return schema[key]
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            examples = (_example(part, components, inside) for part in schema[key])
-            return next((example for example in examples if example is not _NOTHING), _NOTHING)
+            alternatives = (_example(part, components, inside) for part in schema[key])
+            return next((example for example in alternatives if example is not _NOTHING), _NOTHING)
     kind = schema.get("type")
     if kind == "object":
         return _object(schema, components, inside)

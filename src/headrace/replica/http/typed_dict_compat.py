@@ -9,6 +9,9 @@ from typing import Any
 
 import typing_extensions
 
+# As a plain callable: type checkers want the fields of a typed dict to be written out.
+_make_typed_dict: Any = typing_extensions.TypedDict
+
 
 def with_typed_dicts_for_pydantic(annotation: Any) -> Any:
     """The annotation with every `typing.TypedDict` in it replaced by its equal from `typing_extensions`.
@@ -36,7 +39,7 @@ def _replaced(annotation: Any, done: dict[Any, Any]) -> Any:
     if typing.get_origin(annotation) is typing.Annotated:
         return typing.Annotated[new]
     if isinstance(annotation, types.GenericAlias):
-        return types.GenericAlias(annotation.__origin__, new)
+        return types.GenericAlias(typing.cast(type, annotation.__origin__), new)
     return annotation.copy_with(new)
 
 
@@ -49,7 +52,7 @@ def _equal_typed_dict(typed_dict: Any, done: dict[Any, Any]) -> Any:
             fields[name] = typing.Required[_replaced(hint, done)]
         else:
             fields[name] = typing.NotRequired[_replaced(hint, done)]
-    equal: Any = typing_extensions.TypedDict(typed_dict.__name__, fields)  # type: ignore[misc,operator]
+    equal: Any = _make_typed_dict(typed_dict.__name__, fields)
     equal.__module__, equal.__qualname__, equal.__doc__ = (
         typed_dict.__module__,
         typed_dict.__qualname__,
