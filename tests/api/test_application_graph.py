@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from headrace.application_graph import walk
-from headrace.deployment import Application, deployment
+from headrace.deployments import Application, deployment
 from headrace.exceptions import ApplicationBuildError, ConfigError, SerializationError
 
 

@@ -15,7 +15,7 @@ import pytest
 from headrace.build import RESTARTING_OPTIONS, build_application
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.spec import ApplicationSpec
-from headrace.deployment import Application, deployment
+from headrace.deployments import Application, deployment
 from headrace.exceptions import ApplicationBuildError, ConfigError, SerializationError
 from headrace.handle import DeploymentHandle
 
@@ -230,7 +230,7 @@ SCRIPT = """
     from dataclasses import dataclass, field
     import numpy
     from pydantic import BaseModel
-    from headrace.deployment import deployment
+    from headrace.deployments import deployment
     from headrace.build import build_application
     import {helper}
 

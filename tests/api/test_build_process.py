@@ -17,7 +17,7 @@ from headrace.config.spec import ApplicationSpec
 
 SOURCE = """
 import os
-from headrace.deployment import deployment
+from headrace.deployments import deployment
 
 @deployment(num_replicas=2)
 class Model:

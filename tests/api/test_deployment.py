@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.deployment import Application, Deployment, deployment
+from headrace.deployments import Application, Deployment, deployment
 from headrace.exceptions import ConfigError
 
 
@@ -68,7 +68,7 @@ def test_every_kind_of_function_can_be_deployed(kind: str) -> None:
 
 
 def test_misspelt_option_gets_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="num_replicaz.*num_replicas"):
+    with pytest.raises(ConfigError, match=r"num_replicaz.*num_replicas"):
         deployment(num_replicaz=2)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="max_ongoing_requests"):
         deployment(Model).options(max_ongoing_request=2)
@@ -156,7 +156,7 @@ def test_decorating_twice_is_refused() -> None:
 
 def test_inheriting_from_a_deployment_points_to_the_class() -> None:
     base = deployment(Model)
-    with pytest.raises(ConfigError, match="Model.func_or_class"):
+    with pytest.raises(ConfigError, match=r"Model\.func_or_class"):
 
         class Sub(base):  # type: ignore[misc,valid-type]
             pass

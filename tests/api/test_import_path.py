@@ -14,7 +14,7 @@ from headrace.import_path import load_application
 SOURCE = """
 from __future__ import annotations
 from pydantic import BaseModel
-from headrace.deployment import Application, deployment
+from headrace.deployments import Application, deployment
 
 @deployment
 class Model:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from headrace.deployment import deployment
+from headrace.deployments import deployment
 from headrace.exceptions import SerializationError
 from headrace.serialization import dumps_code, is_serializable, loads_code
 
@@ -105,7 +105,7 @@ def test_shared_globals_of_a_module_stay_shared(tmp_path: Path) -> None:
     (tmp_path / "served_state.py").write_text(
         textwrap.dedent("""
             import threading
-            from headrace.deployment import deployment
+            from headrace.deployments import deployment
             lock = threading.Lock()
             cache = {}
             def remember(key): cache[key] = True
