@@ -30,11 +30,12 @@ CONNECT_FOR_S = 5.0
 that arrives as an exit meanwhile, with a better reason."""
 
 ADOPT_TIMEOUT_S = 2.0
-TERM_GRACE_S = 3.0
-"""From SIGTERM to SIGKILL."""
+TERM_GRACE_S = 6.0
+"""From SIGTERM to SIGKILL; a replica takes up to five seconds for what its user code cleans up."""
 
 STATE_POLL_S = 0.25
 
+# Of any other, as of one whose constructor failed, more is asked.
 _PHASES = {
     "starting": Phase.STARTING,
     "initializing": Phase.INITIALIZING,
@@ -117,14 +118,14 @@ class ReplicaRunner:
         state = await self._ask_state()
         if state is not None:
             self._learn(state)
-            self.feed(rm.Adopted(pid, _PHASES.get(state.phase, Phase.RUNNING)))
+            self.feed(rm.Adopted(pid, _PHASES.get(state.phase, Phase.INITIALIZING)))
             if state.error is not None:
                 self.feed(rm.InitializeFailed(state.error))
             return
         # Its user code may block the loop; then the other thread still answers.
         vitals = await read_vitals(self.where.vitals, self.where.secret, ADOPT_TIMEOUT_S)
         if vitals is not None:
-            self.feed(rm.Adopted(pid, _PHASES.get(vitals.phase, Phase.RUNNING)))
+            self.feed(rm.Adopted(pid, _PHASES.get(vitals.phase, Phase.INITIALIZING)))
         else:
             self.feed(rm.ConnectFailed("a replica that was found running does not answer"))
 

@@ -1,0 +1,247 @@
+"""An engine whose processes are tasks of the test, and replicas that answer over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal as signals
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.spec import (
+    ApplicationSpec,
+    DeploymentSpec,
+    DrainRequest,
+    InitializeReply,
+    ReconfigureRequest,
+    ReplicaSpec,
+    ReplicaState,
+    ReplicaVitals,
+)
+from headrace.engine.listeners import listen_unix
+from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.wire.callee import Listener
+from headrace.wire.rpc import RpcServer
+
+SECRET = b"s" * 32
+
+
+class FakeReplica:
+    """Behaves as its code says: b"ok", b"raise", b"slow" (initializes when `release` is set), b"unhealthy",
+    b"hang" (health checks never answer), b"busy" (the same, while its vitals tell of a blocked loop)."""
+
+    def __init__(self, engine: FakeEngine, process: ProcessSpec, pid: int) -> None:
+        self.engine, self.process, self.pid = engine, process, pid
+        self.phase = "starting"
+        self.spec: ReplicaSpec | None = None
+        self.reply: InitializeReply | None = None
+        self.release = asyncio.Event()
+        self.initialized = 0
+        self.reconfigured: list[ReconfigureRequest] = []
+        self.drained: DrainRequest | None = None
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.started_at = time.time()
+        self.allocation: Allocation | None = None
+        self.listeners: list[Listener] = []
+
+    @property
+    def replica_id(self) -> str:
+        return str(self.process.args["replica_id"])
+
+    @property
+    def code(self) -> bytes:
+        return self.spec.deployment.code if self.spec is not None else b""
+
+    async def serve(self) -> None:
+        handlers = {
+            "initialize": self.initialize,
+            "state": self.state,
+            "check_health": self.check_health,
+            "reconfigure": self.reconfigure,
+            "drain": self.drain,
+        }
+        assert self.process.listen is not None
+        path = self.engine.session_dir / self.process.listen
+        self.listeners.append(await RpcServer(handlers).start(listen_unix(path), SECRET))
+        vitals = listen_unix(path.with_suffix(".vitals"))
+        self.listeners.append(await RpcServer({"vitals": self.vitals}).start(vitals, SECRET))
+
+    async def initialize(self, body: ReplicaSpec) -> InitializeReply:
+        # A constructor goes on when the controller that asked for it has gone.
+        return await asyncio.shield(self._construct(body))
+
+    async def _construct(self, body: ReplicaSpec) -> InitializeReply:
+        self.initialized += 1
+        self.spec, self.phase = body, "initializing"
+        self.engine.log.append(("initialize", self.replica_id))
+        if self.code == b"slow":
+            await self.release.wait()
+        if self.code == b"raise":
+            raise ValueError("Traceback (most recent call last):\nValueError: no such model")
+        if (body.deployment.options.get("user_config") or {}) == "refuse":
+            raise ValueError("user_config refused")
+        self.phase = "running"
+        self.reply = InitializeReply(replica_id=body.replica_id, pid=self.pid, retryable_methods=["get"])
+        return self.reply
+
+    async def state(self) -> ReplicaState:
+        return ReplicaState(
+            replica_id=self.replica_id,
+            app=str(self.process.args["app"]),
+            deployment=str(self.process.args["deployment"]),
+            version=str(self.process.args["version"]),
+            phase=self.phase,
+            spec=self.spec,
+            initialized=self.reply,
+        )
+
+    async def check_health(self) -> None:
+        if self.code == b"unhealthy":
+            raise RuntimeError("the model has gone bad")
+        if self.code in (b"hang", b"busy"):
+            await asyncio.Event().wait()
+
+    async def vitals(self) -> ReplicaVitals:
+        blocked = 60.0 if self.code == b"busy" else 0.0
+        return ReplicaVitals(
+            replica_id=self.replica_id, pid=self.pid, phase=self.phase, loop_blocked_s=blocked, ongoing=0
+        )
+
+    async def reconfigure(self, body: ReconfigureRequest) -> None:
+        if body.options.get("user_config") == "refuse":
+            raise ValueError("user_config refused")
+        self.reconfigured.append(body)
+
+    async def drain(self, body: DrainRequest) -> None:
+        self.drained, self.phase = body, "draining"
+        self.engine.log.append(("drain", self.replica_id))
+        await self.idle.wait()
+
+
+class FakeEngine:
+    """Keeps every replica that it ever started in `started`; `log` tells what happened in which order."""
+
+    def __init__(self, session_dir: Path, machine: Machine | None = None) -> None:
+        self.session_dir = session_dir
+        self.allocator = Allocator(machine or Machine(num_cpus=1000.0))
+        self.alive: dict[str, FakeReplica] = {}
+        self.started: list[FakeReplica] = []
+        self.log: list[tuple[str, str]] = []
+        self.ended = asyncio.Event()
+        self.on_build: Callable[[ProcessSpec], None] | None = None
+        self._exits: list[ProcessExited] = []
+        self._news = asyncio.Condition()
+        self._pids = itertools.count(1000)
+
+    async def start(self, spec: ProcessSpec) -> int:
+        pid = next(self._pids)
+        if spec.role == "builder":
+            assert self.on_build is not None
+            self.on_build(spec)
+            await self._exit(spec, pid, 0)
+            return pid
+        replica = FakeReplica(self, spec, pid)
+        replica.allocation = self.allocator.held.get(spec.name)
+        self.alive[spec.name] = replica
+        self.started.append(replica)
+        self.log.append(("start", replica.replica_id))
+        await replica.serve()
+        return pid
+
+    async def kill(self, name: str, signal: int) -> bool:
+        replica = self.alive.pop(name, None)
+        if replica is None:
+            return False
+        self.log.append(("kill", replica.replica_id))
+        for listener in replica.listeners:
+            listener.close()
+        for path in (self.session_dir / str(replica.process.listen),):
+            path.unlink(missing_ok=True)
+        await self._exit(replica.process, replica.pid, signal)
+        return True
+
+    async def _exit(self, process: ProcessSpec, pid: int, signal: int) -> None:
+        async with self._news:
+            self._exits.append(
+                ProcessExited(
+                    sequence=len(self._exits) + 1,
+                    name=process.name,
+                    role=process.role,
+                    pid=pid,
+                    exit_code=None if signal else 0,
+                    signal=signal or None,
+                )
+            )
+            self._news.notify_all()
+
+    async def die(self, replica: FakeReplica) -> None:
+        """What `kill -9` does."""
+        await self.kill(replica.process.name, signals.SIGKILL)
+
+    async def list(self) -> Any:
+        return [
+            ProcessInfo(
+                name=name,
+                role="replica",
+                pid=r.pid,
+                listen=str(self.session_dir / str(r.process.listen)),
+                started_at=r.started_at,
+                args=r.process.args,
+                allocation=r.allocation,
+            )
+            for name, r in self.alive.items()
+        ]
+
+    async def exits(self, since: int) -> AsyncIterator[ProcessExited]:
+        while True:
+            async with self._news:
+                while len(self._exits) <= since:
+                    await self._news.wait()
+            yield self._exits[since]
+            since += 1
+
+    async def shutdown(self) -> None:
+        self.ended.set()
+
+    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
+        return self.allocator.allocate(name, request, group)
+
+    def release(self, name: str) -> None:
+        self.allocator.release(name)
+
+    @property
+    def serving(self) -> list[FakeReplica]:
+        return [r for r in self.alive.values() if r.phase == "running"]
+
+    async def close(self) -> None:
+        for replica in list(self.alive.values()):
+            replica.release.set()
+            replica.idle.set()
+            for listener in replica.listeners:
+                listener.close()
+
+
+def deployment(
+    name: str = "Model", app: str = "app", code: bytes = b"ok", version: str = "v1", **options: Any
+) -> DeploymentSpec:
+    fast = {"health_check_period_s": 0.05, "health_check_timeout_s": 0.1, "graceful_shutdown_timeout_s": 2.0}
+    return DeploymentSpec(
+        app=app,
+        name=name,
+        options=DeploymentOptions(name=name, **{**fast, **options}).model_dump(mode="json"),
+        code=code,
+        version=version,
+        ingress=True,
+    )
+
+
+def application(
+    *deployments: DeploymentSpec, name: str = "app", route_prefix: str | None = "/", **more: Any
+) -> ApplicationSpec:
+    made = list(deployments) or [deployment(app=name)]
+    return ApplicationSpec(name=name, route_prefix=route_prefix, ingress=made[0].name, deployments=made, **more)
