@@ -15,7 +15,7 @@ from headrace.handle import DeploymentHandle
 from .schema import Analysis, Arguments, Document
 
 
-@serve.deployment
+@serve.deployment(ray_actor_options={"num_cpus": 0.25})
 class Pipeline:
     """Preprocesses a document, then asks both models at the same time, then combines their answers."""
 

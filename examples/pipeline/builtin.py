@@ -1,14 +1,12 @@
-"""Models that need no download: a byte-pair tokenizer, the VADER sentiment lexicon, an extractive summariser."""
+"""Models that need no download: a byte-pair tokenizer, the VADER sentiment lexicon, an extractive summariser.
+
+Libraries are imported in the constructors, so that each replica loads only what its own model needs.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import networkx
-from sklearn.feature_extraction.text import TfidfVectorizer
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 import headrace as serve
 
@@ -22,7 +20,7 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
 
 
-@serve.deployment(num_replicas=2)
+@serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 0.25})
 class Preprocessor:
     """Normalises and tokenises text.
 
@@ -31,10 +29,11 @@ class Preprocessor:
     """
 
     def __init__(self, max_tokens: int = 512) -> None:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
         self.tokenizer = Tokenizer(models.BPE())
         self.tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self.tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, show_progress=False)
         self.tokenizer.train_from_iterator((path.read_text() for path in sorted(DOCUMENTS.glob("*.txt"))), trainer)
@@ -46,11 +45,13 @@ class Preprocessor:
         return Processed(text=cleaned, tokens=tokens, length=len(tokens))
 
 
-@serve.deployment
+@serve.deployment(ray_actor_options={"num_cpus": 0.25})
 class SentimentModel:
     """Rates how positive a text sounds, with VADER (Hutto & Gilbert, 2014)."""
 
     def __init__(self) -> None:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
         self.analyzer = SentimentIntensityAnalyzer()
 
     def predict(self, text: str) -> Sentiment:
@@ -70,15 +71,25 @@ class SummaryModel:
     """
 
     def __init__(self, max_sentences: int = 2, min_words: int = 30) -> None:
+        from networkx import from_numpy_array, pagerank
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.vectorizer = TfidfVectorizer(stop_words="english")
+        self.to_graph = from_numpy_array
+        self.rank = pagerank
         self.max_sentences = max_sentences
         self.min_words = min_words
+        # These libraries load a good part of themselves at their first use: better now than under the first request.
+        self.summarize("The wheel turns. The water runs fast. The mill is old. " * min_words)
 
     def summarize(self, text: str) -> str:
         sentences = split_sentences(text)
         if len(text.split()) < self.min_words or len(sentences) <= self.max_sentences:
             return text
-        vectors = TfidfVectorizer(stop_words="english").fit_transform(sentences)
-        similarity = (vectors @ vectors.T).toarray()
-        rank = networkx.pagerank(networkx.from_numpy_array(similarity))
+        try:
+            vectors = self.vectorizer.fit_transform(sentences)
+        except ValueError:  # there is not one word that says anything, so no sentence says more than another
+            return text
+        rank = self.rank(self.to_graph((vectors @ vectors.T).toarray()))
         best = sorted(rank, key=lambda index: rank[index], reverse=True)[: self.max_sentences]
         return " ".join(sentences[index] for index in sorted(best))

@@ -79,7 +79,7 @@ class PageRunner:
     def check_yaml(self, block: Block) -> None:
         if not re.search(r"^applications:", block.source, re.MULTILINE):
             return
-        from headrace.config.schema import load_config
+        from headrace.config.config_file import load_config
 
         path = self.folder / (block.title or f"line_{block.line}.yaml")
         path.write_text(block.source)

@@ -109,6 +109,12 @@ def test_the_pipeline_combines_tokens_sentiment_and_summary(client: httpx.Client
     assert 0 < len(answer["summary"]) < len(text)
 
 
+def test_the_pipeline_answers_text_that_says_nothing(client: httpx.Client) -> None:
+    answer = client.post("/analyze", json={"text": "... of the. !!! and it is. ??? " * 10})
+    assert answer.status_code == 200
+    assert answer.json()["sentiment"]["label"] == "neutral"
+
+
 def test_the_pipeline_describes_itself(client: httpx.Client) -> None:
     assert "text" in client.get("/analyze/openapi.json").text
     assert client.get("/analyze/docs").status_code == 200
