@@ -9,14 +9,14 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.application_graph import HandlePickler, Node, walk
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.problems import nearest
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.schema import DeploymentOverride, check_route_prefix
+from headrace.config.route_prefix import check_route_prefix
 from headrace.config.spec import ApplicationSpec, DeploymentSpec
 from headrace.deployment_target import check_user_config, named_arguments
 from headrace.deployments import Application, Deployment
@@ -24,6 +24,9 @@ from headrace.exceptions import ConfigError, SerializationError
 from headrace.fingerprint import fingerprint
 from headrace.handle import DeploymentHandle
 from headrace.serialization import explain_unserializable
+
+if TYPE_CHECKING:
+    from headrace.config.schema import DeploymentOverride
 
 RESTARTING_OPTIONS = frozenset(
     {
@@ -132,9 +135,11 @@ def _options(
 ) -> dict[str, DeploymentOptions]:
     """The options of each deployment by name: those in the code, with the overrides on top."""
     options = {node.name: node.deployment.deployment_options for node in nodes}
-    for override in overrides:
-        if not isinstance(override, DeploymentOverride):
-            override = DeploymentOverride(**override)
+    for given in overrides:
+        # Imported here, for it is a driver's only use of the schema, and takes its time.
+        from headrace.config.schema import DeploymentOverride
+
+        override = given if isinstance(given, DeploymentOverride) else DeploymentOverride(**given)
         if override.name not in options:
             meant = nearest(override.name, options)
             hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(sorted(options))}"

@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     )
     from headrace.config.ray_actor_options import RayActorOptions, RuntimeEnv
     from headrace.config.request_router import RequestRouterConfig
-    from headrace.config.schema import (
-        DeploymentOverride,
-        ServeApplicationSchema,
-        ServeDeploySchema,
-        check_route_prefix,
-    )
+    from headrace.config.route_prefix import check_route_prefix
+    from headrace.config.schema import DeploymentOverride, ServeApplicationSchema, ServeDeploySchema
 
 _HOME = {
     "AggregationFunction": "autoscaling",
@@ -51,7 +47,7 @@ _HOME = {
     "RuntimeEnv": "ray_actor_options",
     "ServeApplicationSchema": "schema",
     "ServeDeploySchema": "schema",
-    "check_route_prefix": "schema",
+    "check_route_prefix": "route_prefix",
     "load_config": "config_file",
     "refuse_unavailable": "availability",
 }

@@ -14,32 +14,7 @@ from headrace.config.logging_config import LoggingConfig
 from headrace.config.model import ConfigModel, Flag, JsonObject, Name, Port, PositiveNumber
 from headrace.config.problems import Problem, config_error, mistake, problems_of, shown
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.exceptions import ConfigError
-
-
-def check_route_prefix(route_prefix: str | None) -> str | None:
-    """The route prefix, if it can be one; None is an application without HTTP.
-
-    Raises:
-        ConfigError: it does not start with `/`, ends with one, or has `{`, `}`, `?` or `#` in it.
-    """
-    problem = _route_prefix_problem(route_prefix)
-    if problem is not None:
-        raise ConfigError(f"route_prefix: {problem}")
-    return route_prefix
-
-
-def _route_prefix_problem(route_prefix: Any) -> str | None:
-    if route_prefix is None or route_prefix == "/":
-        return None
-    if not isinstance(route_prefix, str):
-        return f"must be a string such as '/prefix', or None for no HTTP, not {shown(route_prefix)}"
-    wildcard = next((character for character in "{}?#" if character in route_prefix), None)
-    if wildcard is not None:
-        return f"must not contain '{wildcard}', but is {shown(route_prefix)}; path parameters belong in the ingress"
-    if not route_prefix.startswith("/") or route_prefix.endswith("/"):
-        return f"must start with '/' and not end with it: '/{route_prefix.strip('/')}', not {shown(route_prefix)}"
-    return None
+from headrace.config.route_prefix import route_prefix_problem
 
 
 class DeploymentOverride(DeploymentOptions):
@@ -88,7 +63,7 @@ class ServeApplicationSchema(ConfigModel):
     @field_validator("route_prefix")
     @classmethod
     def _possible_route_prefix(cls, route_prefix: str | None) -> str | None:
-        problem = _route_prefix_problem(route_prefix)
+        problem = route_prefix_problem(route_prefix)
         if problem is not None:
             raise ValueError(problem)
         return route_prefix
