@@ -29,7 +29,6 @@ from headrace.controller.spec_reading import (
     options_of,
     process_of,
     resources_of,
-    routing_policy,
 )
 from headrace.controller.status import Change, Facts, deployment_status, last_lines, replica_state
 from headrace.controller.store import StoredVersion
@@ -355,7 +354,7 @@ class DeploymentManager:
             ],
             max_ongoing_requests=self.options.max_ongoing_requests,
             max_queued_requests=self.options.max_queued_requests,
-            routing_policy=routing_policy(self.options),
+            routing_policy=self.options.request_router_config.routing_policy,
             retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
             unavailable=unavailable,
         )

@@ -51,6 +51,6 @@ def describe_exit(exited: ProcessExited) -> str:
     """How a process ended, for people."""
     if exited.signal is not None:
         name = signal.Signals(exited.signal).name if exited.signal in signal.valid_signals() else str(exited.signal)
-        hint = " (the system may have run out of memory)" if exited.signal == signal.SIGKILL else ""
+        hint = " (perhaps by the system, for want of memory)" if exited.signal == signal.SIGKILL else ""
         return f"its process {exited.pid} was killed by {name}{hint}"
     return f"its process {exited.pid} ended with exit code {exited.exit_code}"

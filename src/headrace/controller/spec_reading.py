@@ -8,7 +8,6 @@ from typing import Any
 
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.request_router import RequestRouterConfig
 from headrace.config.spec import DeploymentSpec
 from headrace.engine.process import ProcessSpec
 from headrace.engine.resources import ResourceRequest
@@ -69,15 +68,3 @@ def process_of(
         env=environment.env_vars,
         cwd=environment.working_dir,
     )
-
-
-def routing_policy(options: DeploymentOptions) -> dict[str, Any]:
-    """What routers are told about the choice of a replica; empty for the default."""
-    config = options.request_router_config
-    default = RequestRouterConfig().request_router_class
-    if config.request_router_class == default and not config.request_router_kwargs:
-        return {}
-    return {
-        "request_router_class": config.request_router_class,
-        "request_router_kwargs": config.request_router_kwargs,
-    }

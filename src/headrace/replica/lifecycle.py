@@ -47,7 +47,8 @@ class Lifecycle:
         self._error: str | None = None
         self._user_code: UserCode | None = None
         self._lifespan: LifespanRunner | None = None
-        self._initialized: asyncio.Future[InitializeReply] | None = None
+        self._initialized: asyncio.Task[InitializeReply] | None = None
+        self._reply: InitializeReply | None = None
         self._idle = asyncio.Event()
 
     def handlers(self) -> dict[str, Handler]:
@@ -67,15 +68,18 @@ class Lifecycle:
         """Run the user's constructor and open for requests. Asked twice (by a controller that restarted meanwhile),
         both get the same answer."""
         if self._initialized is None:
-            self._initialized = asyncio.get_running_loop().create_future()
-            try:
-                self._initialized.set_result(await self._initialize(spec))
-            except Exception as error:
-                self.phase = "failed"
-                self._error = user_traceback(error)
-                self._initialized.set_exception(ConstructorError(self._error))
-                self._initialized.exception()
+            # A task of its own: the constructor goes on when the controller that asked for it is gone.
+            self._initialized = asyncio.create_task(self._begin(spec))
         return await asyncio.shield(self._initialized)
+
+    async def _begin(self, spec: ReplicaSpec) -> InitializeReply:
+        try:
+            self._reply = await self._initialize(spec)
+        except Exception as error:
+            self.phase = "failed"
+            self._error = user_traceback(error)
+            raise ConstructorError(self._error) from None
+        return self._reply
 
     async def _initialize(self, spec: ReplicaSpec) -> InitializeReply:
         self.phase = "initializing"
@@ -162,6 +166,7 @@ class Lifecycle:
             spec=self._spec,
             error=self._error,
             multiplexed_model_ids=loaded_model_ids(),
+            initialized=self._reply,
         )
 
     async def drain(self, request: DrainRequest) -> bool:
