@@ -228,6 +228,13 @@ def find() -> Client:
     Raises:
         NotRunningError: there is none.
     """
+    client = _find()
+    if client is None:
+        raise NotRunningError("no Headrace instance is running; serve.run(app) starts one, as does `headrace start`")
+    return client
+
+
+def _find() -> Client | None:
     global _client, _owner_pid
     with _lock:
         client = connected()
@@ -236,9 +243,7 @@ def find() -> Client:
 
             session = find_current()
             if session is None:
-                raise NotRunningError(
-                    "no Headrace instance is running; serve.run(app) starts one, as does `headrace start`"
-                )
+                return None
             _owner_pid = os.getpid()
             client = _client = Client(session, None)
         return client
@@ -255,16 +260,16 @@ def ensure(config: Any | None = None) -> Client:
     """
     global _client, _owner_pid
     with _lock:
-        try:
-            return find()
-        except NotRunningError:
-            from headrace.engine.launch import launch
+        found = _find()
+        if found is not None:
+            return found
+        from headrace.engine.launch import launch
 
-            root = launch(config if config is not None else root_config())
-            _owner_pid = os.getpid()
-            client = _client = Client(root.session, root)
-            atexit.register(_shutdown_at_exit, client)
-            return client
+        root = launch(config if config is not None else root_config())
+        _owner_pid = os.getpid()
+        client = _client = Client(root.session, root)
+        atexit.register(_shutdown_at_exit, client)
+        return client
 
 
 def _shutdown_at_exit(client: Client) -> None:

@@ -17,11 +17,46 @@ HEAD_TIMEOUT_S = 30.0
 """How long a client may take for a request's line and headers."""
 
 
+class JoiningTransport:
+    """A transport whose writes of one loop turn leave in one system call: uvicorn writes the head of a response and its
+    body apart. Everything but writing goes to the transport beneath."""
+
+    __slots__ = ("_loop", "_out", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._out: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        out = self._out
+        out.append(data)
+        if len(out) == 1:
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        out = self._out
+        if out:
+            self._out = []
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._out = []
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class ProxyProtocol(HttpToolsProtocol):
     _begun: float | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport, self.loop))  # type: ignore[arg-type]
         self._begun = self.loop.time()
 
     def on_message_begin(self) -> None:

@@ -1,7 +1,6 @@
 """One end of a connection: bytes in to frames, frames out to bytes, for callers and callees alike.
 
-Small frames are written at once (uvloop joins the writes of one loop turn into one system call). A frame too large for
-that goes through shared memory, or waits in a queue of its call and leaves in parts, in turn with other calls' parts,
+Small frames are gathered and leave in one system call per loop turn. A frame too large for that goes through shared memory, or waits in a queue of its call and leaves in parts, in turn with other calls' parts,
 whenever the socket takes more.
 """
 
@@ -67,6 +66,7 @@ class Connection(asyncio.Protocol):
         self.authenticated = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self._pending = b""
+        self._out: list[bytes] = []
         self._paused = False
         self._drained: asyncio.Event = asyncio.Event()
         self._drained.set()
@@ -98,11 +98,24 @@ class Connection(asyncio.Protocol):
         if isinstance(payload, bytes):
             size = len(header) + len(payload)
             if size <= frames.PART_BYTES and call_id not in self._bulk:
-                self.transport.write(_pack(size, call_id, len(header), kind, flags) + header + payload)
+                self._gather(_pack(size, call_id, len(header), kind, flags) + header + payload)
                 return
             self._send_large(kind, flags, call_id, header, [payload], len(payload))
         else:
             self._send_large(kind, flags, call_id, header, payload, sum(map(len, payload)))
+
+    def _gather(self, frame: bytes) -> None:
+        out = self._out
+        out.append(frame)
+        if len(out) == 1:
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        out = self._out
+        if out and not self.closed:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._out = []
+            self.transport.write(data)
 
     def _send_large(
         self, kind: int, flags: int, call_id: int, header: bytes, payload: Buffers | list[bytes], size: int
@@ -116,7 +129,7 @@ class Connection(asyncio.Protocol):
         total = len(header) + size
         queue = self._bulk.get(call_id)
         if total <= frames.PART_BYTES and queue is None:
-            self.transport.write(b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload)))
+            self._gather(b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload)))
             return
         if queue is None:
             queue = self._bulk[call_id] = deque()
@@ -129,6 +142,7 @@ class Connection(asyncio.Protocol):
         self._write_bulk()
 
     def _write_bulk(self) -> None:
+        self._flush()  # what a call has sent before its large frame stays before it
         turns, bulk = self._turns, self._bulk
         while turns and not self._paused and not self.closed:
             call_id = turns.popleft()
@@ -282,6 +296,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._drained.set()
+        self._out.clear()
         self._bulk.clear()
         self._turns.clear()
         self._assemblies.clear()
@@ -295,6 +310,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close after what has been written has left."""
         if not self.closed and self.transport is not None:
+            self._flush()
             self.transport.close()
 
     def abort(self) -> None:
