@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -41,12 +42,12 @@ def is_route_of(endpoint: Any, cls: type) -> bool:
 
     Told by name: several routes may share a method's name, and the class keeps only the last of these methods.
     """
-    qualname, module = getattr(endpoint, "__qualname__", ""), getattr(endpoint, "__module__", None)
-    owner, _, name = qualname.rpartition(".")
+    owner, _, name = getattr(endpoint, "__qualname__", "").rpartition(".")
+    module = getattr(endpoint, "__module__", None)
     return any(
         base.__qualname__ == owner
         and base.__module__ == module
-        and not isinstance(base.__dict__.get(name), staticmethod)
+        and not isinstance(inspect.getattr_static(base, name, None), staticmethod)
         for base in cls.__mro__
         if base is not object
     )

@@ -67,9 +67,10 @@ async def build_asgi_app(instance: Any) -> ASGIApp:
     if not callable(app):
         raise ConfigError(f"the application of {name} must be callable as (scope, receive, send), not {app!r}")
     if is_framework_app(app) and "fastapi" in sys.modules:
-        from .class_routes import bind_class_routes
+        from .class_routes import as_application, bind_class_routes
 
         bind_class_routes(app, instance)
+        app = as_application(app)
     if isinstance(app, Starlette):
         for exception in ANSWERED_EXCEPTIONS:
             app.exception_handlers.setdefault(exception, _answer_exception)

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import routing
+from fastapi import APIRouter, FastAPI, routing
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from ...exceptions import ConfigError
@@ -39,6 +39,15 @@ def bind_class_routes(app: Any, instance: Any) -> None:
         router.routes[:] = kept
         if hasattr(router, "_mark_routes_changed"):
             router._mark_routes_changed()
+
+
+def as_application(app: Any) -> Any:
+    """The application that serves a bare `APIRouter`: its routes need the middleware of one. Others are returned."""
+    if not isinstance(app, APIRouter):
+        return app
+    application = FastAPI()
+    application.include_router(app)
+    return application
 
 
 def _routers(router: Any) -> Iterator[Any]:
