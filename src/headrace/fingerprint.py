@@ -25,6 +25,14 @@ from headrace.serialization import CodePickler, find_place
 _DERIVED_CLASS_ATTRIBUTES = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "_abc_impl"}
 )
+# Made from types that are digested anyway; in them those types are named by their addresses in memory.
+_COMPILED_SCHEMAS = frozenset(
+    {
+        "pydantic.type_adapter.TypeAdapter",
+        "pydantic_core._pydantic_core.SchemaSerializer",
+        "pydantic_core._pydantic_core.SchemaValidator",
+    }
+)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
 
 
@@ -170,6 +178,11 @@ class _Digest:
             self.add(value)
 
     def _add_reduced(self, obj: Any) -> None:
+        kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+        if kind in _COMPILED_SCHEMAS:
+            self._tag("schema", kind)
+            self.add(getattr(obj, "_type", None))
+            return
         reducer = CodePickler.dispatch_table.get(type(obj)) or copyreg.dispatch_table.get(type(obj))
         reduced = reducer(obj) if reducer is not None else obj.__reduce_ex__(4)
         self._alive.append(reduced)

@@ -228,9 +228,11 @@ SCRIPT = """
     from __future__ import annotations
     import enum, functools, re, threading
     from dataclasses import dataclass, field
+    from typing import Annotated
     import numpy
+    from fastapi import Depends, FastAPI
     from pydantic import BaseModel
-    from headrace.deployments import deployment
+    from headrace import batch, deployment, ingress
     from headrace.build import build_application
     import {helper}
 
@@ -265,10 +267,20 @@ SCRIPT = """
                 return [cached(n) for n in range(3)]
             return {helper}.double(PATTERN, Colour.RED)
 
+    web = FastAPI()
+
+    def who() -> str: return "me"
+
     @deployment
+    @ingress(web)
     class Root(object):
         def __init__(self, *leaves): ...
-        async def __call__(self, document: Document):
+        @web.post("/{{number}}")
+        async def post(self, number: int, document: Document, who: Annotated[str, Depends(who)]) -> Document: ...
+        @batch(max_batch_size=4)
+        async def batched(self, items: list[int]) -> list[int]:
+            return [item + {limit} for item in items]
+        async def method(self, document: Document):
             class Inner: pass
             return (lambda: Inner)()
 
@@ -313,6 +325,7 @@ def test_changed_code_gives_a_new_version_wherever_it_stands(tmp_path: Path) -> 
     leaf_version, root_version = versions(tmp_path)
     by_argument = versions(tmp_path, limit=2)
     assert by_argument[0] != leaf_version
-    assert by_argument[1] == root_version, "the caller did not change"
+    assert by_argument[1] != root_version, "the batched method has changed"
     by_import = versions(tmp_path, factor=3)
     assert by_import[0] != leaf_version, "a module that a used module imports has changed"
+    assert by_import[1] == root_version, "the caller did not change"
