@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 from cloudpickle import cloudpickle as cloudpickle_internals
 
 from headrace.exceptions import SerializationError

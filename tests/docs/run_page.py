@@ -1,9 +1,10 @@
 """Runs every block of a Markdown page, in order, as a reader would: `python tests/docs/run_page.py docs/quickstart.md`.
 
 All blocks of a page share one folder. A block with a title is written to that file. Python without a title runs as a
-script, bash as a script; a bash block that begins with `headrace run` serves in the background until the next one or
-the end of the page. A text block right after a script is what it must print (`...` stands for anything). YAML with
-`applications` must be a valid config file. A comment `<!-- not run: why -->` before a block excepts it.
+script, bash as a script; a bash block that begins with `headrace run` serves in the background until the next one, a
+Python script with `serve.run(`, or the end of the page. A text block right after a script is what it must print (`...`
+stands for anything). YAML with `applications` must be a valid config file. A comment `<!-- not run: why -->` before a
+block excepts it.
 
 The pages use the default ports, so the test runs each page in a network of its own.
 """
@@ -68,6 +69,8 @@ class PageRunner:
         elif block.language == "python" and block.title is not None:
             compile(block.source, block.title, "exec")
         elif block.language == "python":
+            if "serve.run(" in block.source:
+                self.stop_server()
             script = self.folder / f"line_{block.line}.py"
             script.write_text(block.source)
             self.run_command([sys.executable, script.name], block)
