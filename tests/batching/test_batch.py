@@ -16,6 +16,7 @@ import pytest
 
 from headrace.batching import batch
 from headrace.exceptions import BatchError, HeadraceError
+from headrace.retry_marker import retryable
 
 from .conditions import until
 
@@ -441,12 +442,32 @@ def test_inspect_takes_a_batched_method_for_an_async_method_with_the_users_signa
     recorder = Recorder.__new__(Recorder)
     for callable_ in (recorder.soon, Recorder.soon):
         assert inspect.iscoroutinefunction(callable_)
+        assert inspect.iscoroutinefunction(callable_.__call__)
         assert callable_.__headrace_batched__ is True
     assert list(inspect.signature(recorder.soon).parameters) == ["items"]
     assert list(inspect.signature(Recorder.soon).parameters) == ["self", "items"]
     assert recorder.soon.__name__ == "soon"
     assert recorder.soon.__wrapped__.__func__ is Recorder.soon.__wrapped__
     assert recorder.soon == recorder.soon
+
+
+def test_a_batched_method_keeps_the_users_docstring_and_what_other_decorators_put_on_it() -> None:
+    class Documented:
+        @retryable
+        @batch
+        async def outside(self, items: list[int]) -> list[int]:
+            """What it does."""
+            return items
+
+        @batch
+        @retryable
+        async def inside(self, items: list[int]) -> list[int]:
+            """What it does."""
+            return items
+
+    for method in (Documented().outside, Documented().inside, Documented.outside):
+        assert inspect.getdoc(method) == "What it does."
+        assert method.__headrace_retryable__ is True
 
 
 async def test_classes_and_functions_with_batches_survive_pickling_with_their_settings() -> None:

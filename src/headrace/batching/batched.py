@@ -1,6 +1,6 @@
 """The callables that `@serve.batch` leaves in place of the user's: a method descriptor, or a plain function.
 
-All of them look like `async def` functions to `inspect`, whatever the user's function is: callers await one answer,
+All of them pass for `async def` functions with `inspect`, whatever the user's function is: callers await one answer,
 or iterate over one stream. `__wrapped__` is the user's function, so that signatures show its `list[...]` parameters.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import types
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, cast
@@ -20,162 +21,195 @@ from headrace.batching.state import BatchControls, BatchState
 from headrace.batching.target import Target
 
 
-async def _answer(state: BatchState, instance: object | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    batcher = state.batcher()
-    call = batcher.submit(instance, args, kwargs)
-    try:
-        return await call.future
-    except asyncio.CancelledError:
-        batcher.abandon(call)
-        raise
-    finally:
-        # An exception holds its traceback, that this frame, and this the future with the exception: no circle.
-        del call
-
-
-async def _stream(
-    state: BatchState, instance: object | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> AsyncGenerator[Any, None]:
-    batcher = state.batcher()
-    call = cast(StreamCall, batcher.submit(instance, args, kwargs))
-    try:
-        while True:
-            while call.elements:
-                yield call.elements.popleft()
-            if call.error is not None:
-                raise call.error
-            if call.ended:
-                return
-            await call.readable()
-    finally:
-        if not call.ended:
-            call.ended = True
-            batcher.abandon(call)
-
-
-class _LooksAsync:
-    """What `inspect` reads off a function to tell its kind."""
+class _OneRequest(BatchControls):
+    """Something that is called with one request. The attributes are what `inspect` tells a function's kind by."""
 
     __slots__ = ()
     __defaults__ = None
     __kwdefaults__ = None
     __headrace_batched__ = True
 
-    _target: Target
-
     @property
     def __code__(self) -> types.CodeType:
-        return (_stream if self._target.kind.streams else _answer).__code__
+        return cast(types.CodeType, cast(Any, type(self)).__call__.__code__)
+
+    @abstractmethod
+    def _place(self, args: tuple[Any, ...]) -> tuple[BatchState, object | None, tuple[Any, ...]]:
+        """Whose batches, for which instance, with which of the arguments."""
 
 
-class BoundBatch(_LooksAsync, BatchControls):
-    # `instance.method` of a batched method. It takes one request; its setters are about this instance. No docstring,
-    # for `__doc__` is that of the user's function.
+class _Answered(_OneRequest):
+    __slots__ = ()
 
-    __slots__ = ("__self__", "_call", "_state", "_target")
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        state, instance, args = self._place(args)
+        batcher = state.batcher()
+        call = batcher.submit(instance, args, kwargs)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            batcher.abandon(call)
+            raise
+        finally:
+            # An exception holds its traceback, that this frame, and this the future with the exception: no circle.
+            del call
 
-    def __init__(self, target: Target, state: BatchState, instance: object) -> None:
-        self._target = target
+
+class _Streamed(_OneRequest):
+    __slots__ = ()
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        state, instance, args = self._place(args)
+        batcher = state.batcher()
+        call = cast(StreamCall, batcher.submit(instance, args, kwargs))
+        try:
+            while True:
+                while call.elements:
+                    yield call.elements.popleft()
+                if call.error is not None:
+                    raise call.error
+                if call.ended:
+                    return
+                await call.readable()
+        finally:
+            if not call.ended:
+                call.ended = True
+                batcher.abandon(call)
+
+
+class BoundBatch(_OneRequest):
+    """`instance.method` of a batched method; its setters are about this instance."""
+
+    __slots__ = ("__self__", "_batched", "_state")
+
+    def __init__(self, batched: Batched, state: BatchState, instance: object) -> None:
+        self._batched = batched
         self._state = state
-        self._call = _stream if target.kind.streams else _answer
         self.__self__ = instance
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._call(self._state, self.__self__, args, kwargs)
-
-    @property
-    def __doc__(self) -> str | None:  # type: ignore[override]
-        return self._target.function.__doc__
 
     @property
     def __wrapped__(self) -> types.MethodType:
-        return types.MethodType(self._target.function, self.__self__)
-
-    @property
-    def __func__(self) -> Callable[..., Any]:
-        return self._target.function
+        return types.MethodType(self._batched.__wrapped__, self.__self__)
 
     def __getattr__(self, name: str) -> Any:
-        # __name__, __doc__, __module__ and whatever else the user's function carries.
-        return getattr(self._target.function, name)
+        # __name__, __module__ and whatever else decorators have put on the method.
+        return getattr(self._batched, name)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, BoundBatch) and other.__self__ is self.__self__
-        return same and cast(BoundBatch, other)._target is self._target
+        return isinstance(other, BoundBatch) and other.__self__ is self.__self__ and other._batched is self._batched
 
     def __hash__(self) -> int:
-        return hash((id(self.__self__), id(self._target)))
+        return hash((id(self.__self__), id(self._batched)))
 
     def __repr__(self) -> str:
-        return f"<batched method {self._target.name} of {self.__self__!r}>"
+        return f"<batched method {self._batched.__qualname__} of {self.__self__!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.__self__, self._target.function.__name__)
+        return getattr, (self.__self__, self._batched.__name__)
 
     def _states(self) -> list[BatchState]:
         return [self._state]
 
+    def _place(self, args: tuple[Any, ...]) -> tuple[BatchState, object | None, tuple[Any, ...]]:
+        return self._state, self.__self__, args
 
-class Batched(_LooksAsync, BatchControls):
-    """A batched function, and as a class attribute, a batched method.
+
+def _docstring_of_users(bound: BoundBatch) -> str | None:
+    return bound._batched.__doc__
+
+
+class _BoundAnswered(_Answered, BoundBatch):
+    __slots__ = ()
+    __doc__ = cast(str, property(_docstring_of_users))
+
+
+class _BoundStreamed(_Streamed, BoundBatch):
+    __slots__ = ()
+    __doc__ = cast(str, property(_docstring_of_users))
+
+
+class Batched(_OneRequest):
+    """A batched function, and as a class attribute, a batched method. `batched` makes one.
 
     Args:
-        function: the user's function.
-        takes_self: whether its first parameter is the instance.
+        target: the user's function.
         limits: what holds until a setter is called.
-        size_of: `batch_size_fn`.
     """
 
-    def __init__(self, function: Callable[..., Any], takes_self: bool, limits: Limits, size_of: SizeOf | None) -> None:
-        self._given = (function, takes_self, limits, size_of)
-        self._target = Target(function, takes_self, size_of)
-        self._state = BatchState(self._target, limits)
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
+
+    def __init__(self, target: Target, limits: Limits) -> None:
+        self._target = target
+        self._state = BatchState(target, limits)
         self._of_instances = PerInstance(lambda: BatchState(self._target, self._state.limits.copy()))
-        functools.update_wrapper(cast(Any, self), function)
+        functools.update_wrapper(cast(Any, self), target.function)
 
     def __set_name__(self, owner: type, name: str) -> None:
         # In a class body, whatever the first parameter is called, it is the instance. (`staticmethod` hides this.)
         if not self._target.takes_self:
-            function, _, limits, size_of = self._given
-            self.__init__(function, True, limits, size_of)  # type: ignore[misc]
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        call = _stream if self._target.kind.streams else _answer
-        if self._target.takes_self and args:
-            return call(self._of_instances.of(args[0]), args[0], args[1:], kwargs)
-        return call(self._state, None, args, kwargs)
+            self._target = Target(self._target.function, True, self._target.batch_size_fn)
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        return BoundBatch(self._target, self._of_instances.of(instance), instance)
+        bound = _BoundStreamed if self._target.kind.streams else _BoundAnswered
+        return bound(self, self._of_instances.of(instance), instance)
 
     def __repr__(self) -> str:
         return f"<batched function {self._target.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        function, takes_self, _, size_of = self._given
-        return Batched, (function, takes_self, self._state.limits, size_of)
+        target = self._target
+        return batched, (target.function, target.takes_self, self._state.limits, target.batch_size_fn)
 
     def _states(self) -> list[BatchState]:
         return [self._state, *self._of_instances.all()]
 
+    def _place(self, args: tuple[Any, ...]) -> tuple[BatchState, object | None, tuple[Any, ...]]:
+        if self._target.takes_self and args:
+            return self._of_instances.of(args[0]), args[0], args[1:]
+        return self._state, None, args
 
-def as_function(batched: Batched) -> Callable[..., Any]:
-    """A plain function in front of `batched`, which pickles, and passes for one, everywhere."""
+
+class _BatchedAnswered(_Answered, Batched):
+    pass
+
+
+class _BatchedStreamed(_Streamed, Batched):
+    pass
+
+
+def batched(function: Callable[..., Any], takes_self: bool, limits: Limits, batch_size_fn: SizeOf | None) -> Batched:
+    """The batched form of the user's function.
+
+    Args:
+        function: takes lists.
+        takes_self: whether its first parameter is the instance.
+        limits: what holds until a setter is called.
+        batch_size_fn: measures a list of items; None to count them.
+    """
+    target = Target(function, takes_self, batch_size_fn)
+    return (_BatchedStreamed if target.kind.streams else _BatchedAnswered)(target, limits)
+
+
+def as_function(batch: Batched) -> Callable[..., Any]:
+    """A plain function in front of `batch`, which passes for one, and pickles like one, everywhere."""
+    call = cast(Any, batch)
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
-        return await batched(*args, **kwargs)
+        return await call(*args, **kwargs)
 
     async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        async with aclosing(batched(*args, **kwargs)) as elements:
+        async with aclosing(call(*args, **kwargs)) as elements:
             async for element in elements:
                 yield element
 
-    function = cast(Any, stream if batched._target.kind.streams else answer)
-    functools.update_wrapper(function, batched._target.function)
+    function = cast(Any, stream if isinstance(batch, _Streamed) else answer)
+    functools.update_wrapper(function, batch.__wrapped__)
     for name in dir(BatchControls):
         if name.startswith(("set_", "get_", "_get_", "is_")):
-            setattr(function, name, getattr(batched, name))
+            setattr(function, name, getattr(batch, name))
     function.__headrace_batched__ = True
     return cast(Callable[..., Any], function)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from headrace.batching import signatures as t
-from headrace.batching.batched import Batched, as_function
+from headrace.batching.batched import as_function, batched
 from headrace.batching.forming import Limits, SizeOf
 from headrace.batching.state import (
     checked_batch_wait_timeout_s,
@@ -104,8 +104,9 @@ def batch(
     def decorate(function: Callable[..., Any]) -> Any:
         if not callable(function) or isinstance(function, type):
             raise ConfigTypeError(f"@serve.batch decorates functions and methods, not {function!r}")
-        batched = Batched(function, _takes_self(function), limits.copy(), batch_size_fn)
-        return batched if _in_class_body(function) or _takes_self(function) else as_function(batched)
+        takes_self = _takes_self(function)
+        made = batched(function, takes_self, limits.copy(), batch_size_fn)
+        return made if takes_self or _in_class_body(function) else as_function(made)
 
     return decorate if _func is None else decorate(_func)
 

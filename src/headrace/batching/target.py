@@ -38,15 +38,16 @@ class Target:
     Args:
         function: the user's function; its parameters (after `self`) each take a list with one value per request.
         takes_self: whether the first parameter is the instance.
-        size_of: measures a list of items, None to count them.
+        batch_size_fn: measures a list of items, None to count them.
+
+    Attributes:
+        size_of: measures a list of what `item_and_shape` makes of requests.
 
     Raises:
-        ConfigTypeError: not a function, or one without a parameter for the batch.
+        ConfigTypeError: the function has no parameter for the batch.
     """
 
-    def __init__(self, function: Callable[..., Any], takes_self: bool, size_of: SizeOf | None) -> None:
-        if not callable(function) or isinstance(function, type):
-            raise ConfigTypeError(f"@serve.batch decorates functions and methods, not {function!r}")
+    def __init__(self, function: Callable[..., Any], takes_self: bool, batch_size_fn: SizeOf | None) -> None:
         self.function = function
         self.takes_self = takes_self
         self.name: str = getattr(function, "__qualname__", repr(function))
@@ -56,7 +57,10 @@ class Target:
             raise ConfigTypeError(f"{self.name} needs a parameter for the batch, such as `items: list[str]`")
         self.signature = inspect.Signature(parameters)
         self.only_parameter = parameters[0].name if _is_single(parameters) else None
-        self.size_of = size_of if size_of is None or self.only_parameter is not None else _of_first_argument(size_of)
+        self.batch_size_fn = batch_size_fn
+        self.size_of = batch_size_fn
+        if batch_size_fn is not None and self.only_parameter is None:
+            self.size_of = _of_first_argument(batch_size_fn)
 
     def item_and_shape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Shape]:
         """What a request puts into its batch. Requests of one shape can share a batch.
@@ -128,11 +132,11 @@ def _is_single(parameters: list[inspect.Parameter]) -> bool:
     )
 
 
-def _of_first_argument(size_of: SizeOf) -> SizeOf:
-    """`size_of` measures the first parameter's list where a function takes several."""
+def _of_first_argument(batch_size_fn: SizeOf) -> SizeOf:
+    """`batch_size_fn` measures the first parameter's list where a function takes several."""
 
     def size(items: list[Any]) -> float:
-        return size_of([args[0] if args else next(iter(kwargs.values())) for args, kwargs in items])
+        return batch_size_fn([args[0] if args else next(iter(kwargs.values())) for args, kwargs in items])
 
     return size
 
