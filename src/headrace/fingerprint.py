@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cloudpickle import cloudpickle as cloudpickle_internals  # type: ignore[import-untyped]
+from cloudpickle import cloudpickle as cloudpickle_internals
 
 from headrace.module_source import source_digest
 from headrace.serialization import CodePickler, find_place
