@@ -197,6 +197,9 @@ def test_the_error_names_the_part_that_cannot_be_serialised(value: Any, place: s
     with pytest.raises(SerializationError) as caught:
         encode_result(value)
     assert place in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__, (
+        "its traceback shows our inner workings"
+    )
 
 
 def test_text_that_is_no_unicode_is_a_clear_error() -> None:
@@ -309,6 +312,13 @@ async def test_a_stream_that_is_left_early_closes_its_generator() -> None:
         assert await anext(chunks) == b"a"
         await chunks.aclose()  # type: ignore[attr-defined]
     assert closed == ["sync", "async"]
+
+    result = encode_result(sync_source())
+    assert isinstance(result, StreamingResult)
+    pieces = result.sync_chunks()
+    assert next(pieces) == b"a"
+    pieces.close()  # type: ignore[attr-defined]
+    assert closed == ["sync", "async", "sync"]
 
 
 async def test_a_piece_that_cannot_be_serialised_is_a_clear_error() -> None:

@@ -38,14 +38,16 @@ def encode_json(value: Any, name: str = "result") -> bytes:
     try:
         return _encode(value)
     except Exception:
-        # Off the hot path: find out what is wrong, or take a value in that only needs another form of key or text.
-        try:
-            plain = _plain(value, name)
-        except RecursionError:
-            raise SerializationError(
-                f"{name}: cannot turn {type(value)} into JSON: it contains itself, or is nested too deeply"
-            ) from None
-        return json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
+        pass
+    # Off the hot path, and outside the `except`, so that errors below are not shown as "during handling of another":
+    # find out what is wrong, or take a value that only needs another form.
+    try:
+        plain = _plain(value, name)
+    except RecursionError:
+        raise SerializationError(
+            f"{name}: cannot turn {type(value)} into JSON: it contains itself, or is nested too deeply"
+        ) from None
+    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _enc_hook(value: Any) -> Any:
@@ -115,12 +117,15 @@ def _plain(value: Any, path: str) -> Any:
             encoded: _plain(getattr(value, name), f"{path}.{name}")
             for name, encoded in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
         }
+    stepped = value
     try:
         stepped = _enc_hook(value)
-    except TypeError:
-        return _decoded(value, path)
+    except TypeError:  # no step: a leaf, or nothing that JSON can say
+        pass
     except Exception as error:
         raise SerializationError(f"{path}: cannot turn {type(value)} into JSON ({error})") from error
+    if stepped is value:
+        return _decoded(value, path)
     if isinstance(stepped, msgspec.Raw):
         return json.loads(bytes(stepped))
     return _plain(stepped, path)

@@ -89,9 +89,15 @@ class StreamingResult(msgspec.Struct):
         """
         if isinstance(self.source, AsyncIterable):
             raise TypeError("sync_chunks() needs a synchronous source; iterate chunks() instead")
-        for piece in self.source:
-            if chunk := _encode_piece(piece, self.charset):
-                yield chunk
+        try:
+            for piece in self.source:
+                if chunk := _encode_piece(piece, self.charset):
+                    yield chunk
+        finally:
+            # Here and now, and so on this thread, not when the last reference happens to go.
+            close = getattr(self.source, "close", None)
+            if close is not None:
+                close()
 
 
 class ASGIResult(msgspec.Struct):
