@@ -73,6 +73,8 @@ class Application:
 
     def progress(self) -> None:
         """Let go of what an update has replaced, once what replaces it serves."""
+        if not self.retiring and self._route_to == self.spec.ingress:
+            return
         ready = all(m.ready for m in self.managers.values())
         served = self._route_to in self.managers or self._route_to in self.retiring
         if not served or self.managers[self.spec.ingress].ready:
@@ -204,17 +206,22 @@ class Applications:
             self.by_name[name].delete()
         self.publish_routes()
 
-    def progress(self) -> None:
-        """Follow up on what replicas have done: retire what is replaced, forget what is gone."""
-        for name, application in list(self.by_name.items()):
+    def progress(self, names: set[str]) -> None:
+        """Follow up on what replicas of these applications have done: retire what is replaced, forget what is gone."""
+        routes = False
+        for name in names & self.by_name.keys():
+            application = self.by_name[name]
+            before = application.route
             application.progress()
+            routes = routes or application.route != before
             if application.gone:
                 del self.by_name[name]
                 self._services.store.remove(name)
                 for manager in application.managers.values():
                     self._services.hub.remove(manager.key)
                 logger.debug("application '%s' is deleted", name)
-        self.publish_routes()
+        if routes:
+            self.publish_routes()
 
     def publish_routes(self) -> None:
         routes = [route for application in self.by_name.values() if (route := application.route) is not None]

@@ -130,7 +130,7 @@ class Controller:
                 # A mistake of ours in one deployment must not stop the others.
                 logger.exception("deployment %s: internal error; looked at again soon", manager.key)
                 self._loop.call_later(RETRY_AFTER_ERROR_S, self.mark, manager)
-        self.applications.progress()
+        self.applications.progress({manager.app for manager in dirty})
         if not self.applications.by_name:
             self._emptied.set()
         self._note_change()
@@ -196,11 +196,11 @@ class Controller:
         ]
 
     async def status(self) -> InstanceStatus:
-        processes = await self.engine.list()
+        pids = {process.name: process.pid for process in await self.engine.list() if process.role == "proxy"}
+        expected = {f"proxy-{index}" for index in range(self.config.http.num_proxies if self.config.http else 0)}
         proxies = [
-            ProxyStatus(name=process.name, pid=process.pid, status="HEALTHY")
-            for process in processes
-            if process.role == "proxy"
+            ProxyStatus(name=name, pid=pids.get(name), status="HEALTHY" if name in pids else "STARTING")
+            for name in sorted(pids.keys() | expected)
         ]
         http = rest = None
         root_pid = os.getppid()

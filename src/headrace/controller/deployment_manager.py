@@ -13,8 +13,6 @@ from headrace.config.spec import (
     DeploymentStatus,
     DeploymentTargets,
     ReplicaSpec,
-    ReplicaStatus,
-    ReplicaTarget,
 )
 from headrace.controller import reconcile
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
@@ -343,15 +341,7 @@ class DeploymentManager:
         return DeploymentTargets(
             app=self.app,
             deployment=self.name,
-            replicas=[
-                ReplicaTarget(
-                    replica_id=r.replica_id,
-                    address=r.where.address,
-                    max_ongoing_requests=r.options.max_ongoing_requests,
-                    multiplexed_model_ids=r.multiplexed_model_ids,
-                )
-                for r in serving
-            ],
+            replicas=[r.target() for r in serving],
             max_ongoing_requests=self.options.max_ongoing_requests,
             max_queued_requests=self.options.max_queued_requests,
             routing_policy=self.options.request_router_config.routing_policy,
@@ -391,21 +381,8 @@ class DeploymentManager:
             replica_states=states,
             target_num_replicas=0 if self.deleting else desired.num_replicas,
             options=self.spec.options,
-            replicas=[self._replica_status(r) for r in runners],
+            replicas=[r.status() for r in runners],
             description=self.spec.description,
-        )
-
-    def _replica_status(self, runner: ReplicaRunner) -> ReplicaStatus:
-        replica = runner.replica
-        message = replica.reason
-        if replica.busy_s:
-            message = f"busy: its code has blocked the event loop for {replica.busy_s:.0f} s"
-        return ReplicaStatus(
-            replica_id=runner.replica_id,
-            state=replica_state(replica.phase),
-            pid=replica.pid,
-            started_at=runner.started_at_unix,
-            message=message,
         )
 
     def close(self) -> None:

@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from headrace.config.deployment_options import DeploymentOptions
-from headrace.config.spec import DrainRequest, InitializeReply, ReconfigureRequest, ReplicaSpec, ReplicaState
+from headrace.config.spec import (
+    DrainRequest,
+    InitializeReply,
+    ReconfigureRequest,
+    ReplicaSpec,
+    ReplicaState,
+    ReplicaStatus,
+    ReplicaTarget,
+)
 from headrace.controller import replica_machine as rm
 from headrace.controller.health import check_health, read_vitals
 from headrace.controller.replica_machine import Action, Phase, Replica
+from headrace.controller.status import replica_state
 from headrace.engine.process import ProcessSpec
 from headrace.engine.protocol import Engine
 from headrace.exceptions import HeadraceError
@@ -153,6 +162,28 @@ class ReplicaRunner:
                 self._release()
             elif action in self._doings:
                 self._spawn(self._doings[action]())
+
+    def target(self) -> ReplicaTarget:
+        """The replica as routers see it."""
+        return ReplicaTarget(
+            replica_id=self.replica_id,
+            address=self.where.address,
+            max_ongoing_requests=self.options.max_ongoing_requests,
+            multiplexed_model_ids=self.multiplexed_model_ids,
+        )
+
+    def status(self) -> ReplicaStatus:
+        """The replica as people see it."""
+        message = self.replica.reason
+        if self.replica.busy_s:
+            message = f"busy: its code has blocked the event loop for {self.replica.busy_s:.0f} s"
+        return ReplicaStatus(
+            replica_id=self.replica_id,
+            state=replica_state(self.replica.phase),
+            pid=self.replica.pid,
+            started_at=self.started_at_unix,
+            message=message,
+        )
 
     # What the machine asks for.
 
