@@ -7,12 +7,11 @@ import contextlib
 import logging
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.schema import ServeApplicationSchema
 from headrace.config.spec import ApplicationSpec, ApplicationStatus
 from headrace.controller.applications import Applications
 from headrace.controller.services import Services, describe_exit
@@ -20,7 +19,17 @@ from headrace.controller.status import application_status
 from headrace.engine.process import ProcessExited, ProcessSpec
 from headrace.exceptions import ApplicationBuildError, ConfigError, HeadraceError
 
+if TYPE_CHECKING:
+    from headrace.config.schema import ServeApplicationSchema
+
 logger = logging.getLogger("headrace.controller")
+
+
+def _schema_of(config: dict[str, Any]) -> ServeApplicationSchema:
+    # Imported when the first config comes: most instances never see one, and every instance wants to be ready soon.
+    from headrace.config.schema import ServeApplicationSchema
+
+    return ServeApplicationSchema(**config)
 
 
 class _Outcome(msgspec.Struct):
@@ -59,10 +68,10 @@ class Builds:
         Raises:
             ConfigError: a route is another application's. Nothing has changed then.
         """
-        by_name = {ServeApplicationSchema(**config).name: config for config in configs}
+        by_name = {_schema_of(config).name: config for config in configs}
         leaving = self._applications.undeclared(set(by_name))
         self._applications.check_routes(
-            {name: ServeApplicationSchema(**config).route_prefix for name, config in by_name.items()}, leaving
+            {name: _schema_of(config).route_prefix for name, config in by_name.items()}, leaving
         )
         self._services.store.put_builds(by_name)
         self._applications.delete(leaving)
@@ -101,7 +110,7 @@ class Builds:
             self._services.store.drop_build(name)
 
     async def _build(self, build: _Build) -> ApplicationSpec:
-        schema = ServeApplicationSchema(**build.config)
+        schema = _schema_of(build.config)
         name = f"builder:{schema.name}#{self._services.new_short_id()}"
         output = self._services.session_dir / f"{name.rpartition('#')[2]}.build"
         process = ProcessSpec(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from headrace.controller.replica_machine import Cause
 
@@ -14,8 +16,7 @@ STABLE_AFTER_S = 10.0
 """A replica that ran for so long and then ended was not in a crash loop: its replacement starts at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """Starts empty for each wanted version.
 
     Attributes:

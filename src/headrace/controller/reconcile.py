@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from headrace.controller.history import History, backoff_s
 from headrace.controller.replica_machine import Phase
@@ -22,8 +23,7 @@ RETRIES_PER_REPLICA = 3
 """A deployment gives up after `min(max_constructor_retry_count, RETRIES_PER_REPLICA * num_replicas)` failed starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desired:
+class Desired(msgspec.Struct, frozen=True):
     """What is wanted. `config`: hash of the options that a running replica takes on without a restart.
 
     `fallback`: the version that last ran in full number, while it is not the wanted one. If the wanted version fails,
@@ -55,8 +55,7 @@ class Desired:
         return max(1, min(self.max_constructor_retry_count, RETRIES_PER_REPLICA * max(1, self.num_replicas)))
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """One replica as it is. `started_at` orders replicas by age."""
 
     replica_id: str
@@ -74,37 +73,32 @@ class Verdict(enum.Enum):
     HALTED = "halted"  # given up; only a new deploy changes that
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     version: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     replica_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reconfigure:
+class Reconfigure(msgspec.Struct, frozen=True):
     replica_id: str
 
 
 Action = Start | Stop | Reconfigure
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     verdict: Verdict
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
 
 
-@dataclass(slots=True)
-class _Parts:
-    new: list[Observed] = field(default_factory=list)
-    old: list[Observed] = field(default_factory=list)
+class _Parts(msgspec.Struct):
+    new: list[Observed] = []
+    old: list[Observed] = []
 
     @property
     def ready(self) -> int:

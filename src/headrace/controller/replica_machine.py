@@ -12,7 +12,9 @@ no longer matter, such as a constructor that finishes after its replica was told
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 UNHEALTHY_AFTER = 3
 """Health checks that must fail or time out in a row before a replica is replaced."""
@@ -39,90 +41,74 @@ class Cause(enum.StrEnum):
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStarted:
+class ProcessStarted(msgspec.Struct, frozen=True):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartRefused:
+class StartRefused(msgspec.Struct, frozen=True):
     """The engine could not start the process: there is none."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(msgspec.Struct, frozen=True):
     """A controller that has just started found this replica alive. `phase` is what the replica says of itself."""
 
     pid: int
     phase: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLost:
+class ConnectionLost(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Initialized:
+class Initialized(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class InitializeFailed:
+class InitializeFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class HealthOk:
+class HealthOk(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class HealthFailed:
+class HealthFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class HealthTimedOut:
+class HealthTimedOut(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FoundBusy:
+class FoundBusy(msgspec.Struct, frozen=True):
     """`check_health` timed out, and the replica's other thread says that user code blocks the event loop."""
 
     blocked_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessExited:
+class ProcessExited(msgspec.Struct, frozen=True):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopWanted:
+class StopWanted(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class DrainTimedOut:
+class DrainTimedOut(msgspec.Struct, frozen=True):
     pass
 
 
@@ -158,8 +144,7 @@ class Action(enum.Enum):
     RELEASE = "release"  # the process is gone: its resources are free
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(msgspec.Struct, frozen=True):
     """`process_gone`: no process remains, nothing will happen any more. `reason`: why it failed."""
 
     phase: Phase = Phase.STARTING

@@ -20,7 +20,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headrace.config.problems import nearest, written
-from headrace.config.schema import ServeDeploySchema
 from headrace.controller.controller import VERSION, Controller
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_schema import SOURCES, instance_details
@@ -80,6 +79,8 @@ class RestApi:
 
     async def put(self, request: Request) -> Response:
         """Want exactly the applications of this config. They are built and started after the answer."""
+        from headrace.config.schema import ServeDeploySchema  # see `builds`
+
         given = await _json_body(request)
         problems = ServeDeploySchema.problems_in(given)
         if problems:

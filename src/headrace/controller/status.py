@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from headrace.config.spec import DeploymentStatus
 from headrace.controller.history import History
@@ -23,8 +24,7 @@ class Change(enum.Enum):
     DOWNSCALE = "downscale"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the status of one deployment is told from.
 
     Attributes:
