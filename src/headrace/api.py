@@ -235,6 +235,7 @@ def delete(name: str, _blocking: bool = True) -> None:
     Raises:
         NotRunningError: no instance runs.
     """
+    _stop_local(name)
     client = _client.find()
     client.delete([name])
     if _blocking:
@@ -251,12 +252,22 @@ def status() -> ServeStatus:
 
 
 def shutdown() -> None:
-    """End the instance and everything in it, after what is in flight has been answered. Does nothing where none runs."""
+    """End the instance and everything in it, after what is in flight has been answered. Does nothing where none runs.
+
+    Applications of `local_testing_mode` end too.
+    """
+    _stop_local()
     try:
         client = _client.find()
     except HeadraceError:
         return
     client.shutdown()
+
+
+def _stop_local(name: str | None = None) -> None:
+    local_testing = sys.modules.get("headrace.local_testing")
+    if local_testing is not None:
+        local_testing.stop_local_applications(name)
 
 
 async def shutdown_async() -> None:

@@ -106,7 +106,7 @@ class ProxyApp:
             method="__call__",
             multiplexed_model_id=model_id,
             session_id=session_id,
-            retryable=scope["method"] in _IDEMPOTENT and not flags & frames.MORE,
+            retryable=scope["method"] in _IDEMPOTENT,
         )
         scope[CALL_KEY] = call
         if timeout_s is not None:
@@ -114,7 +114,6 @@ class ProxyApp:
         self.hub.router(entry.app, entry.ingress).submit(call)
         pump = None
         if flags & frames.MORE:
-            call.retryable = False
             pump = self.hub.loop.create_task(_pump_body(call, payload, more, receive, self._max_body_bytes))
         try:
             await self._answer(call, scope, send, request_id)

@@ -17,6 +17,7 @@ from headrace.exceptions import (
 from headrace.router.call import MAX_ATTEMPTS, RoutedCall
 from headrace.router.link import ReplicaLink
 from headrace.router.policy import ModelAffinity, PowerOfTwoChoices, RoutingPolicy, SessionAffinity, load_policy
+from headrace.wire import frames
 from headrace.wire.connection import SharedMemory
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ class Router:
         if self.unavailable is not None:
             self.loop.call_soon(call.fail, DeploymentUnavailableError(self.unavailable))
             return
-        if call.method in self.retryable_methods:
-            call.retryable = True
         if not self.queued:
             link = self._choose(call)
             if link is not None:
@@ -126,7 +125,10 @@ class Router:
         """The replica hung up on it."""
         if call.settled:
             return
-        if call.retryable and not call.responding and call.attempts < MAX_ATTEMPTS:
+        may_repeat = call.retryable or call.method in self.retryable_methods
+        # The pieces of a body that streamed are gone.
+        repeatable = may_repeat and not call.responding and not call.flags & frames.MORE
+        if repeatable and call.attempts < MAX_ATTEMPTS:
             self.requeue(call)
         else:
             call.fail(
