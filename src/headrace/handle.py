@@ -7,8 +7,8 @@ import concurrent.futures
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.handle_call import HandleCall, StreamCall, UnaryCall
@@ -19,10 +19,19 @@ from headrace.router.http_request import freeze_request, is_request, needs_freez
 from headrace.router.hub import RouterHub, current_hub
 from headrace.wire import codec, frames
 
-__all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator", "HandleOptions", "MethodHandle"]
+__all__ = [
+    "DeploymentHandle",
+    "DeploymentResponse",
+    "DeploymentResponseGenerator",
+    "HandleOptions",
+    "MethodHandle",
+    "StreamMethodHandle",
+    "StreamingHandle",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
 
 DEFAULT_APP = "default"
@@ -83,6 +92,30 @@ class DeploymentHandle(Generic[T]):
         self.app_name = app_name
         self._options = _options or HandleOptions()
 
+    @overload
+    def options(
+        self,
+        *,
+        stream: Literal[True],
+        method_name: str | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+        _prefer_local_routing: bool | None = None,
+    ) -> StreamingHandle[T]: ...
+    @overload
+    def options(
+        self,
+        *,
+        method_name: str | None = None,
+        stream: bool | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+        _prefer_local_routing: bool | None = None,
+    ) -> DeploymentHandle[T]: ...
     def options(
         self,
         *,
@@ -122,10 +155,20 @@ class DeploymentHandle(Generic[T]):
 
     @overload
     def method(
-        self, method: Callable[Concatenate[T, P], Awaitable[R]], *, stream: bool = False
+        self, method: Callable[Concatenate[T, P], AsyncIterator[R]], *, stream: Literal[True]
+    ) -> StreamMethodHandle[P, R]: ...
+    @overload
+    def method(
+        self, method: Callable[Concatenate[T, P], Iterator[R]], *, stream: Literal[True]
+    ) -> StreamMethodHandle[P, R]: ...
+    @overload
+    def method(
+        self, method: Callable[Concatenate[T, P], Awaitable[R]], *, stream: Literal[False] = False
     ) -> MethodHandle[P, R]: ...
     @overload
-    def method(self, method: Callable[Concatenate[T, P], R], *, stream: bool = False) -> MethodHandle[P, R]: ...
+    def method(
+        self, method: Callable[Concatenate[T, P], R], *, stream: Literal[False] = False
+    ) -> MethodHandle[P, R]: ...
     def method(self, method: Callable[..., Any], *, stream: bool = False) -> Any:
         """The same as `handle.<name>`, for editors: `handle.method(Model.predict).remote(` completes and is checked
         by every type checker, without a plugin."""
@@ -240,11 +283,61 @@ class DeploymentHandle(Generic[T]):
         return f"DeploymentHandle(deployment={self.deployment_name!r}, app={self.app_name!r})"
 
 
-class MethodHandle(Generic[P, R]):
+_TYPES_ONLY = "is what type checkers see; at run time there is only DeploymentHandle"
+
+
+class StreamingHandle(DeploymentHandle[T]):
+    """A handle with `stream=True`, as type checkers see it; at run time a DeploymentHandle."""
+
+    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponseGenerator[Any]:
+        raise TypeError(f"StreamingHandle {_TYPES_ONLY}")
+
+
+class MethodHandle(Generic[P, R_co]):
     """One method of a deployment, as type checkers see it; at run time a DeploymentHandle."""
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> DeploymentResponse[R]:
-        raise TypeError("MethodHandle exists for type checkers only")
+    @overload
+    def options(
+        self: MethodHandle[P, AsyncIterator[R]] | MethodHandle[P, Iterator[R]],
+        *,
+        stream: Literal[True],
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> StreamMethodHandle[P, R]: ...
+    @overload
+    def options(
+        self,
+        *,
+        stream: Literal[False] | None = None,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> MethodHandle[P, R_co]: ...
+    def options(self, **options: Any) -> Any:
+        raise TypeError(f"MethodHandle {_TYPES_ONLY}")
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> DeploymentResponse[R_co]:
+        raise TypeError(f"MethodHandle {_TYPES_ONLY}")
+
+
+class StreamMethodHandle(Generic[P, R_co]):
+    """One method of a handle with `stream=True`, as type checkers see it; at run time a DeploymentHandle."""
+
+    def options(
+        self,
+        *,
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> StreamMethodHandle[P, R_co]:
+        raise TypeError(f"StreamMethodHandle {_TYPES_ONLY}")
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> DeploymentResponseGenerator[R_co]:
+        raise TypeError(f"StreamMethodHandle {_TYPES_ONLY}")
 
 
 _background: set[asyncio.Task[None]] = set()

@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from headrace.exceptions import RequestCancelledError, SerializationError
 from headrace.handle_call import Future, StreamCall, UnaryCall
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 def _refuse_in_loop(instead: str) -> None:
@@ -22,7 +22,7 @@ def _refuse_in_loop(instead: str) -> None:
     raise RuntimeError(f"this would block the running event loop; use {instead} instead")
 
 
-class DeploymentResponse(Generic[R]):
+class DeploymentResponse(Generic[R_co]):
     """The answer to `handle.remote(...)`, on its way.
 
     Await it in async code, call `result()` in sync code, or pass it as an argument to another handle's call, which
@@ -41,7 +41,7 @@ class DeploymentResponse(Generic[R]):
     def request_id(self) -> str:
         return self._call.request_id
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         future: Any = self._future
         if isinstance(future, concurrent.futures.Future):
             future = asyncio.wrap_future(future)
@@ -54,7 +54,7 @@ class DeploymentResponse(Generic[R]):
             self.cancel()
             raise
 
-    def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R:
+    def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R_co:
         """Wait for the value, in code that is not async.
 
         Args:
@@ -108,7 +108,7 @@ class DeploymentResponse(Generic[R]):
         return f"DeploymentResponse(request_id={self.request_id!r}, done={self.done()})"
 
 
-class DeploymentResponseGenerator(Generic[R]):
+class DeploymentResponseGenerator(Generic[R_co]):
     """The answers to a streaming call, on their way: iterate with `async for`, or with `for` in sync code."""
 
     __slots__ = ("__weakref__", "_call", "_here", "_loop", "_stopped")
@@ -123,10 +123,10 @@ class DeploymentResponseGenerator(Generic[R]):
     def request_id(self) -> str:
         return self._call.request_id
 
-    def __aiter__(self) -> AsyncIterator[R]:
+    def __aiter__(self) -> AsyncIterator[R_co]:
         return self
 
-    async def __anext__(self) -> R:
+    async def __anext__(self) -> R_co:
         try:
             if self._here:
                 return await self._call.next()  # type: ignore[no-any-return]
@@ -137,10 +137,10 @@ class DeploymentResponseGenerator(Generic[R]):
             self.cancel()
             raise
 
-    def __iter__(self) -> Iterator[R]:
+    def __iter__(self) -> Iterator[R_co]:
         return self
 
-    def __next__(self) -> R:
+    def __next__(self) -> R_co:
         _refuse_in_loop("`async for`")
         if self._here:
             raise RuntimeError("this stream belongs to an event loop; use `async for` there")
@@ -149,7 +149,7 @@ class DeploymentResponseGenerator(Generic[R]):
         except StopAsyncIteration:
             raise StopIteration from None
 
-    def _next_elsewhere(self) -> concurrent.futures.Future[R]:
+    def _next_elsewhere(self) -> concurrent.futures.Future[R_co]:
         return asyncio.run_coroutine_threadsafe(self._call.next(), self._loop)
 
     def result(self, timeout_s: float | None = None) -> NoReturn:
