@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.options import AppDir
+from headrace.cli.options import AppDir, check_import_path
 
 
 def build(
@@ -36,6 +36,8 @@ def build(
     from headrace.cli.yaml_output import document
     from headrace.exceptions import ConfigError
 
+    for import_path in import_paths:
+        check_import_path(import_path)
     import_from(app_dir)
     applications = [_application(path, index, len(import_paths)) for index, path in enumerate(import_paths, start=1)]
     config = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.options import Address, AppDir, Arguments, Target, is_config_file, named_arguments
+from headrace.cli.options import Address, AppDir, Arguments, Target, check_import_path, is_config_file, named_arguments
 
 if TYPE_CHECKING:
     from headrace.cli.rest import RestClient
@@ -51,7 +51,13 @@ def deploy(
     client = connect(address)
     if client.local:
         at_home(config, app_dir)
-    send(client, config, wait=wait)
+    try:
+        send(client, config, wait=wait)
+    except KeyboardInterrupt:
+        from headrace.cli.messages import err
+
+        err.print("Not waiting any more; the deployment goes on. See how: headrace status")
+        raise typer.Exit(130) from None
 
 
 def read_config(target: str, arguments: list[str] | None, *, name: str, route_prefix: str | None) -> dict[str, Any]:
@@ -73,6 +79,7 @@ def read_config(target: str, arguments: list[str] | None, *, name: str, route_pr
         config = schema.model_dump(mode="json", exclude_unset=True)
         _resolve_folders(config, Path(target).parent)
         return config
+    check_import_path(target)
     application = {"name": name, "route_prefix": route_prefix, "import_path": target, "args": args}
     return ServeDeploySchema.from_user({"applications": [application]}).model_dump(mode="json", exclude_unset=True)
 
@@ -115,14 +122,12 @@ def send(client: RestClient, config: dict[str, Any], *, wait: bool) -> None:
     from headrace.cli.progress import wait_until_running
     from headrace.cli.status_view import for_people
 
-    for warning in client.deploy(config):
-        err.print(f"Note: {warning}", style="yellow", soft_wrap=True)
     names = [application.get("name", "default") for application in config["applications"]]
+    there = client.details()["applications"].values()
+    leaving = [app["name"] for app in there if app.get("deployed_app_config") and app["name"] not in names]
+    for note in [*client.deploy(config), *(f"{name} is deleted: it is not in the config" for name in leaving)]:
+        err.print(f"Note: {note}", style="yellow", soft_wrap=True)
     if not wait:
         out.print(f"Sent {len(names)} application{'s' if len(names) != 1 else ''}. See how: headrace status")
         return
-    try:
-        out.print(for_people(wait_until_running(client.details, names, err)))
-    except KeyboardInterrupt:
-        err.print("Not waiting any more; the deployment goes on. See how: headrace status")
-        raise typer.Exit(130) from None
+    out.print(for_people(wait_until_running(client.details, names, err)))

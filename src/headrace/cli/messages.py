@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
@@ -18,6 +20,8 @@ from headrace.exceptions import (
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+bars_on_screen = threading.Event()
+"""Set while progress bars are drawn on `err`, and whoever writes to the terminal must write around them."""
 
 _TITLES: tuple[tuple[type[HeadraceError], str], ...] = (
     (ConfigError, "Something is wrong with the configuration"),

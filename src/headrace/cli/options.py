@@ -44,6 +44,13 @@ def is_config_file(target: str) -> bool:
     return target.endswith((".yaml", ".yml", ".json"))
 
 
+def check_import_path(target: str) -> None:
+    """Raises ConfigError where a file is named and no application in it."""
+    if target.endswith(".py"):
+        module = target.removeprefix("./").removesuffix(".py").replace("/", ".")
+        raise ConfigError(f"'{target}' is a file; name the application in it, such as '{module}:app'")
+
+
 def named_arguments(arguments: Sequence[str] | None) -> dict[str, str]:
     """`["a=1"]` as `{"a": "1"}`.
 

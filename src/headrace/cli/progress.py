@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from headrace.cli.messages import bars_on_screen
 from headrace.cli.status_view import running_replicas
 from headrace.exceptions import DeploymentFailedError, HeadraceError
 
@@ -35,11 +36,13 @@ class StartingReplicas:
 
     def __enter__(self) -> StartingReplicas:
         if self._console.is_terminal:
+            bars_on_screen.set()
             self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        bars_on_screen.clear()
 
     def show(self, applications: Collection[dict[str, Any]]) -> None:
         """Take on what the applications' deployments have become."""
@@ -90,12 +93,12 @@ def showing_starts(details: Callable[[], dict[str, Any]], names: Collection[str]
     done = threading.Event()
 
     def look(starting: StartingReplicas) -> None:
-        while not done.wait(_LOOK_EVERY_S):
-            try:
-                now = details()
-            except HeadraceError:  # the body of the statement will tell what is wrong
-                continue
-            starting.show([now["applications"][name] for name in names if name in now["applications"]])
+        finished = False
+        while not finished:
+            finished = done.wait(_LOOK_EVERY_S)  # and then once more, for what it has come to
+            with suppress(HeadraceError):  # the body of the statement will tell what is wrong
+                now = details()["applications"]
+                starting.show([now[name] for name in names if name in now])
 
     with StartingReplicas(console) as starting:
         thread = threading.Thread(target=look, args=(starting,), name="headrace-progress", daemon=True)

@@ -27,7 +27,7 @@ def connect(given: str | None) -> RestClient:
     Raises:
         ConfigError: what is given is no address.
     """
-    address = given or next((value for name in ADDRESS_VARIABLES if (value := os.environ.get(name))), None)
+    address = given or named_by_environment()
     token = os.environ.get(TOKEN_VARIABLE)
     if address is not None:
         return RestClient(_normal(address), token)
@@ -35,6 +35,11 @@ def connect(given: str | None) -> RestClient:
 
     session = find_current()
     return RestClient(DEFAULT_ADDRESS, token) if session is None else of_session(session)
+
+
+def named_by_environment() -> str | None:
+    """The address in the environment, None if there is none."""
+    return next((value for name in ADDRESS_VARIABLES if (value := os.environ.get(name))), None)
 
 
 def of_session(session: Session) -> RestClient:
@@ -127,8 +132,11 @@ class RestClient:
                 return json.loads(content) if content.strip() else None
         except urllib.error.HTTPError as error:
             text = _message_in(error.read())
-            if error.code == 401:
-                text += f"\nSet {TOKEN_VARIABLE} to the token; the instance keeps it in <session>/rest_token."
+            if error.code in (401, 403):
+                raise HeadraceError(
+                    f"{self.address} refuses access: {text}\n"
+                    f"Set {TOKEN_VARIABLE}, or name another instance with --address."
+                ) from None
             if 400 <= error.code < 500:
                 raise ConfigError(text or f"{self.address} refuses: {error.code} {error.reason}") from None
             raise HeadraceError(f"{self.address} answers {error.code} {error.reason}. {text}".rstrip()) from None

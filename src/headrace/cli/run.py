@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.options import AppDir, Arguments, Target, is_config_file, named_arguments
+from headrace.cli.options import AppDir, Arguments, Target, check_import_path, is_config_file, named_arguments
 from headrace.exceptions import ConfigError, HeadraceError
 
 
@@ -66,9 +66,10 @@ def run(
     if is_config_file(target):
         _run_config(target, arguments, http, app_dir, reload=reload, blocking=blocking)
     else:
+        check_import_path(target)
         _enter(working_dir)
         application = _Application(target, named_arguments(arguments), app_dir, name, route_prefix)
-        _run_application(application, http, working_dir or app_dir, reload=reload, blocking=blocking)
+        _run_application(application, {"http_options": http}, app_dir, reload=reload, blocking=blocking)
 
 
 class _Application:
@@ -79,11 +80,12 @@ class _Application:
 
         self._import_path = import_path
         self._args: dict[str, Any] = dict(args)
-        self.name = name
-        self._route_prefix = check_route_prefix(route_prefix)
         self._app_dir = app_dir
+        self._route_prefix = check_route_prefix(route_prefix)
+        self.name = name
 
     def load(self) -> Any:
+        """Import it, or call the function that builds it."""
         from headrace.cli.folders import import_from
         from headrace.import_path import load_application
 
@@ -91,13 +93,14 @@ class _Application:
         return load_application(self._import_path, self._args)
 
     def deploy(self, application: Any) -> None:
+        """Deploy what `load` returned, and wait until it runs."""
         from headrace import api
 
         api.run(application, name=self.name, route_prefix=self._route_prefix)
 
 
 def _run_application(
-    application: _Application, http: dict[str, Any], folder: str, *, reload: bool, blocking: bool
+    application: _Application, start_options: dict[str, Any], folder: str, *, reload: bool, blocking: bool
 ) -> None:
     from headrace.cli.folders import forget_modules_in
     from headrace.cli.instance import Instance
@@ -106,17 +109,18 @@ def _run_application(
     from headrace.cli.status_view import for_people
 
     loaded = application.load()
-    with Instance(http, detached=not blocking) as instance:
+    with Instance(start_options, detached=not blocking) as instance:
 
-        def deploy(app: Any) -> None:
+        def deploy(loaded: Any) -> None:
             with showing_starts(instance.rest.details, [application.name], err):
-                application.deploy(app)
+                application.deploy(loaded)
             out.print(for_people(instance.rest.details()))
 
         def deploy_again() -> None:
             forget_modules_in(folder)
             deploy(application.load())
 
+        instance.bring([application.name])
         deploy(loaded)
         _stay(instance, deploy_again if reload else None, [folder])
 
@@ -133,22 +137,23 @@ def _run_config(
         return config
 
     config = read()
-    http = {**config.get("http_options", {}), **http}
-    with Instance(
-        http,
-        detached=not blocking,
-        proxy_location=config.get("proxy_location"),
-        logging_config=config.get("logging_config"),
-    ) as instance:
+    start_options = {
+        "http_options": {**config.get("http_options", {}), **http},
+        "proxy_location": config.get("proxy_location"),
+        "logging_config": config.get("logging_config"),
+    }
+    with Instance(start_options, detached=not blocking) as instance:
 
         def deploy(config: dict[str, Any]) -> None:
-            # These are what the instance was started with; flags on the command line have won over the file.
-            to_deploy = {key: value for key, value in config.items() if key not in ("http_options", "logging_config")}
-            send(instance.rest, to_deploy, wait=True)
+            # An instance is started with these; what is said on the command line has won over the file.
+            kept = {key: value for key, value in config.items() if key not in ("http_options", "logging_config")}
+            instance.bring(application.get("name", "default") for application in config["applications"])
+            send(instance.rest, kept, wait=True)
 
         deploy(config)
-        folders = {app["runtime_env"]["working_dir"] for app in config["applications"]}
-        _stay(instance, (lambda: deploy(read())) if reload else None, [os.path.dirname(file) or ".", *sorted(folders)])
+        folders = {application["runtime_env"]["working_dir"] for application in config["applications"]}
+        again = (lambda: deploy(read())) if reload else None
+        _stay(instance, again, [os.path.dirname(file) or ".", *sorted(folders)])
 
 
 def _enter(working_dir: str | None) -> None:

@@ -15,9 +15,40 @@ def shutdown(
 ) -> None:
     """Stop the instance in the background, and everything that it serves.
 
+    Requests that are being served are answered first. With an address, the instance stays, and all of its
+    applications are deleted.
+
     [bold]Examples[/bold]
 
     [cyan]$ headrace shutdown[/cyan]
     [cyan]$ headrace shutdown --yes[/cyan]
-    [cyan]$ headrace shutdown --address http://10.0.0.5:8265   [dim]# deletes all applications there[/dim][/cyan]
+    [cyan]$ headrace shutdown --address http://10.0.0.5:8265[/cyan]
     """
+    from headrace.cli.messages import out
+    from headrace.cli.rest import connect, named_by_environment
+
+    if address is not None or named_by_environment():
+        rest = connect(address)
+        names = list(rest.details()["applications"])
+        _confirm(f"Delete {_listed(names)} at {rest.address}?", yes)
+        rest.delete_applications()
+        out.print(f"Deleted {_listed(names)}.")
+        return
+    from headrace import client
+
+    instance = client.find()
+    names = [application.name for application in instance.status().applications]
+    _confirm(f"Stop the instance at {instance.http_url or instance.rest_url} with {_listed(names)}?", yes)
+    instance.shutdown()
+    out.print("Stopped.")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if not yes:
+        typer.confirm(question, abort=True)
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "no applications"
+    return f"the application{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from headrace.client import Client
 
 
 def start(
@@ -90,7 +93,39 @@ def start(
         "ssl_keyfile": ssl_keyfile,
         "ssl_certfile": ssl_certfile,
     }
-    raise NotImplementedError
+    from headrace.cli.instance import Instance, find_client
+    from headrace.cli.messages import err, out
+
+    running = find_client()
+    if running is not None:
+        err.print("An instance is running already, and stays as it is:", style="yellow")
+        _tell(running)
+        return
+    start_options = {
+        "http_options": http_options,
+        "rest_options": {"host": rest_host, "port": rest_port},
+        "logging_config": {"log_level": log_level},
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "memory": memory,
+        "resources": custom_resources(resources),
+    }
+    with Instance(start_options, detached=not block) as instance:
+        _tell(instance.client)
+        if block:
+            err.print("\nServing. Press Ctrl-C to stop.")
+            instance.wait()
+        else:
+            out.print("\nDeploy to it:  headrace deploy CONFIG.yaml\nSee how it is: headrace status")
+            out.print("Stop it:       headrace shutdown")
+
+
+def _tell(client: Client) -> None:
+    from headrace.cli.messages import out
+
+    out.print(f"Applications  {client.http_url or 'not over HTTP'}", soft_wrap=True)
+    out.print(f"REST API      {client.rest_url}", soft_wrap=True)
+    out.print(f"Logs          {client.session.dir / 'logs'}", soft_wrap=True)
 
 
 def custom_resources(text: str | None) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -114,7 +114,7 @@ def _messages(applications: dict[str, Any]) -> Iterator[RenderableType]:
     for application in applications.values():
         if application["message"] and application["status"] not in ("RUNNING", "DEPLOYING"):
             yield Text(f"\n{application['name']}: {application['status']}", style="bold red")
-            yield Padding(Text(application["message"].rstrip()), (0, 0, 0, 2))
+            yield Text(textwrap.indent(application["message"].rstrip(), "  "))
 
 
 def _where(route_prefix: str | None, address: str | None) -> str:
