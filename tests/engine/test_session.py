@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +19,15 @@ from headrace.exceptions import NotRunningError, StartupError
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def left_behind() -> Path:
+    """The session folder of a root that was killed."""
+    dead, _secret, locks = session.create()
+    (session.shm_dir(dead) / "buffer").write_bytes(b"x")
+    for lock in locks:
+        os.close(lock)
+    return dead
 
 
 @pytest.fixture
@@ -88,9 +97,7 @@ def test_what_dead_instances_left_is_swept_by_the_next_and_what_lives_is_not(
     start: Callable[..., RootHandle], sessions: Path
 ) -> None:
     alive = start()
-    dead, _secret, lock = session.create()
-    (session.shm_dir(dead) / "buffer").write_bytes(b"x")
-    os.close(lock)  # as when its root is killed
+    dead = left_behind()
     (sessions / "notes").mkdir()  # not ours
     ask(start().session.controller_socket)
     until(lambda: not dead.exists() and not session.shm_dir(dead).exists())
@@ -98,13 +105,16 @@ def test_what_dead_instances_left_is_swept_by_the_next_and_what_lives_is_not(
     assert (sessions / "notes").exists()
 
 
-def test_a_folder_that_is_being_made_is_not_swept(sessions: Path) -> None:
-    folder, _secret, lock = session.create()
+def test_buffers_are_swept_also_when_the_session_folder_is_gone(sessions: Path) -> None:
+    dead = left_behind()
+    shutil.rmtree(dead)
+    alive, _secret, locks = session.create()
     assert session.sweep() == []
-    assert session.is_alive(folder)
-    fcntl.flock(lock, fcntl.LOCK_UN)
-    assert session.sweep() == [folder]
-    os.close(lock)
+    assert not session.shm_dir(dead).exists()
+    assert session.shm_dir(alive).exists()
+    for lock in locks:
+        os.close(lock)
+    assert session.sweep() == [alive]
 
 
 def test_a_path_too_long_for_sockets_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

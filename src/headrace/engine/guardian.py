@@ -1,8 +1,8 @@
 """The last resort: a process that outlives a root killed without warning, and then ends and removes what is left.
 
 The system ends the root's children with it, but not what user code had started in replicas (engines for inference start
-workers), and it does not remove files. The guardian is forked before the root grows, holds next to no memory of its
-own, and does nothing until the pipe from the root ends.
+workers), and it does not remove files. The guardian shares the root's memory, holds next to none of its own, and does
+nothing until the pipe from the root ends.
 """
 
 from __future__ import annotations

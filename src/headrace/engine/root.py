@@ -26,8 +26,12 @@ if __name__ == "__main__":
 
 import msgspec
 
-from headrace.engine import session
+from headrace.engine import commands, prctl, session
+from headrace.engine.children import Children
+from headrace.engine.command_server import CommandServer
+from headrace.engine.guardian import Guardian
 from headrace.engine.listeners import listen_tcp, listen_unix
+from headrace.engine.process import ProcessSpec
 from headrace.engine.root_config import RootAnswer, RootConfig
 from headrace.exceptions import StartupError
 
@@ -57,7 +61,7 @@ class Root:
         )
         self._shared["controller"]["rest"] = listener
         rest = (config.rest_host, listener.getsockname()[1])
-        folder, secret, self._lock = session.create(None if config.session_dir is None else Path(config.session_dir))
+        folder, secret, self._locks = session.create(None if config.session_dir is None else Path(config.session_dir))
         self.session = session.Session(
             dir=folder,
             secret=secret,
@@ -83,7 +87,6 @@ class Root:
         try:
             self._catch_signals()
             self._watch_driver()
-            self._prepare()
             self._warm_up()
             self._start()
             session.sweep()
@@ -112,20 +115,6 @@ class Root:
             return  # a kernel before 5.3; `_serve` looks again and again
         self._selector.register(self._driver, selectors.EVENT_READ, lambda _: self._on_driver_end())
 
-    def _prepare(self) -> None:
-        # Not before the answer: these take their time to import.
-        from headrace.engine import prctl
-        from headrace.engine.children import Children
-        from headrace.engine.command_server import CommandServer
-        from headrace.engine.guardian import Guardian
-
-        prctl.adopt_orphans()
-        prctl.name_process("headrace:root")
-        self._guardian = Guardian(self.session.dir, self._close_everything)
-        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close, self._guardian)
-        self._children.adopt_listener("controller", self._controller_socket)
-        self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
-
     def _warm_up(self) -> None:
         """Import once what every process needs, into memory that all will share."""
         sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
@@ -140,8 +129,12 @@ class Root:
         gc.freeze()
 
     def _start(self) -> None:
-        from headrace.engine.process import ProcessSpec
-
+        prctl.adopt_orphans()
+        prctl.name_process("headrace:root")
+        self._guardian = Guardian(self.session.dir, self._close_everything)
+        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close, self._guardian)
+        self._children.adopt_listener("controller", self._controller_socket)
+        self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
         config = self._config
         args = {"instance": config.instance, "http": self.session.http, "rest": self.session.rest}
         specs = [
@@ -168,7 +161,7 @@ class Root:
             self._children.start(spec)
 
     def _close(self) -> None:
-        """Close, in a child, what is the root's own. The lock among it: held by a child, it would outlive the root."""
+        """Close, in a child, what is the root's own. The locks too: held by a child, they would outlive the root."""
         self._commands.close()
         self._guardian.close()
         self._close_watches()
@@ -183,7 +176,8 @@ class Root:
         self._selector.close()
         self._signals_in.close()
         self._signals_out.close()
-        os.close(self._lock)
+        for lock in self._locks:
+            os.close(lock)
         if self._driver is not None:
             os.close(self._driver)
 
@@ -220,8 +214,6 @@ class Root:
         self._grace_s = min(self._config.grace_s, _GRACE_WITHOUT_DRIVER_S)
 
     def _on_request(self, request: Any) -> Any:
-        from headrace.engine import commands
-
         match request:
             case commands.Start():
                 return self._children.start(request.spec)

@@ -7,7 +7,7 @@
             secret           32 random bytes
             session.json     addresses
             root.sock, controller.sock, <replica>.sock, state.db, logs/
-    /dev/shm/headrace-<session>/   large buffers
+    /dev/shm/headrace-<session>/   large buffers, and a root.lock too: containers may share this folder alone
 
 A file lock tells whether the root lives, and not its pid: the system lets go of the lock when the process is gone,
 however it went, and neither reused pids nor pid namespaces (a `/tmp` that containers share) can mislead.
@@ -174,14 +174,23 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def create(folder: Path | None = None) -> tuple[Path, bytes, int]:
+def _hold_lock(folder: Path) -> int:
+    """Mark a folder as a living root's until the file descriptor is closed. It is never seen unlocked."""
+    new = folder / ".root.lock.new"
+    lock = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.replace(folder / "root.lock")
+    return lock
+
+
+def create(folder: Path | None = None) -> tuple[Path, bytes, list[int]]:
     """Make a session folder, and hold its lock.
 
     Args:
         folder: where; None for a new one among this user's.
 
     Returns:
-        The folder, the secret, and the file descriptor that holds the lock.
+        The folder, the secret, and the file descriptors that hold the locks.
 
     Raises:
         StartupError: the folder cannot be made, or is another instance's.
@@ -198,19 +207,19 @@ def create(folder: Path | None = None) -> tuple[Path, bytes, int]:
                     f"another instance is running in {chosen}; choose another session folder, or stop it"
                 )
             _make_private(chosen, ours=True)
-            lock = os.open(chosen / "root.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks = [_hold_lock(chosen)]
         for leftover in (chosen / "session.json", *chosen.glob("*.sock")):
             leftover.unlink(missing_ok=True)
         (chosen / "logs").mkdir(mode=0o700, exist_ok=True)
         _make_private(shm_dir(chosen), ours=True)
+        locks.append(_hold_lock(shm_dir(chosen)))
         secret = secrets.token_bytes(32)
         _write_private(chosen / "secret", secret)
     except OSError as error:
         raise StartupError(
             f"cannot make a session folder in {sessions}: {error}; choose another folder with HEADRACE_SESSIONS"
         ) from error
-    return chosen, secret, lock
+    return chosen, secret, locks
 
 
 def publish(session: Session) -> None:
@@ -247,6 +256,8 @@ def sweep() -> list[Path]:
     Returns:
         The folders removed.
     """
+    import shutil
+
     sessions = sessions_dir()
     swept = []
     try:
@@ -256,6 +267,10 @@ def sweep() -> list[Path]:
                 if not folder.is_symlink() and not is_alive(folder):
                     remove(folder)
                     swept.append(folder)
+        # Buffers of sessions whose folder is gone, or lies where this process cannot see it.
+        for lock in _SHARED_MEMORY.glob("headrace-*/root.lock"):
+            if lock.lstat().st_uid == os.getuid() and not is_alive(lock.parent):
+                shutil.rmtree(lock.parent, ignore_errors=True)
     except OSError:
         pass  # what cannot be swept today is swept another day
     return swept
