@@ -28,7 +28,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Run the same applications on Headrace and on each peer that is installed; print one table.",
-        epilog="Install peers with `python -m bench install ray mosec ...` (`all` for every one, `chart` for the chart).",
+        epilog="Install peers with `python -m bench install ray mosec ...` (`all` for every one, `chart` for charts).",
     )
     parser.add_argument("--peers", default="all", help=f"comma-separated: all, {', '.join(p.name for p in PEERS)}")
     parser.add_argument("--workloads", default="core", help="comma-separated: core, growth, all, names, globs")
@@ -47,7 +47,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def parse_install(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench install", description="Install peers, each in its own folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench install", description="Install peers, each in its own folder."
+    )
     parser.add_argument("names", nargs="+", help="peers, `uvicorn` for the bare frameworks, `chart`, or `all`")
     parser.add_argument("--envs", type=Path, metavar="DIR", help="where ($HEADRACE_BENCH_ENVS)")
     return parser.parse_args(arguments)

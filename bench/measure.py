@@ -14,7 +14,7 @@ from bench.peer import Peer
 from bench.probe import Probe
 from bench.result import Repeat, Result
 from bench.server import Server, ServerFailed, running
-from bench.workload import SSE_EVENTS, Workload
+from bench.workload import SSE_EVENTS, Workload, wrong_answer
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ def _under_load(peer: Peer, python: Path, workload: Workload, settings: Settings
             wrk.run(server.port, server.requests, connections, settings.warmup_s)
         repeats = [_load_once(server, workload, connections, settings.duration_s) for _ in range(settings.repeat)]
         memory_mb = processes.memory_bytes() / 1e6
-        return [
-            Repeat(**{**vars(repeat), "memory_mb": memory_mb, "ready_s": server.ready_s}) for repeat in repeats
-        ]
+        _check_again(server, workload)
+        return [Repeat(**{**vars(repeat), "memory_mb": memory_mb, "ready_s": server.ready_s}) for repeat in repeats]
 
 
 def _load_once(server: Server, workload: Workload, connections: int, duration_s: float) -> Repeat:
@@ -66,7 +65,7 @@ def _load_once(server: Server, workload: Workload, connections: int, duration_s:
     load = wrk.run(server.port, server.requests, connections, duration_s)
     used = processes.cpu_seconds() - used
     busy, own = processes.machine_busy_seconds() - busy, _own_cpu_seconds() - own
-    if load.requests == 0:
+    if load.answered == 0:
         raise ServerFailed(f"no request was answered in {duration_s:.0f} s ({load.errors} errors)")
     if workload.app == "sse" and load.errors == 0:
         # wrk counts a response only when its last chunk is there; short ones would show in the bytes.
@@ -77,10 +76,18 @@ def _load_once(server: Server, workload: Workload, connections: int, duration_s:
         requests_per_s=load.requests_per_s,
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
-        cpu_ms=1e3 * used / load.requests,
+        cpu_ms=1e3 * used / load.answered,
         errors=load.errors,
         other_cpu=max(0.0, (busy - used - own) / (time.monotonic() - started)),
     )
+
+
+def _check_again(server: Server, workload: Workload) -> None:
+    """Whether the server still answers rightly after the load."""
+    with Probe(server.port, timeout_s=30.0) as probe:
+        status, body = probe.ask(server.requests[0])
+    if status != 200 or (reason := wrong_answer(workload, body)) is not None:
+        raise ServerFailed(f"wrong answer after the load: status {status}" + ("" if status != 200 else f": {reason}"))
 
 
 def _own_cpu_seconds() -> float:

@@ -27,8 +27,13 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def die_with_parent() -> None:
-    """To be called in a new child: SIGTERM arrives when the suite itself is killed."""
+def prepare_child() -> None:
+    """To be called in a new child, before it runs its program.
+
+    SIGTERM arrives when the suite itself is killed. Ctrl-C works even where the suite was started in the background of
+    a shell, which makes it and its children ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 

@@ -69,7 +69,7 @@ def running(peer: Peer, python: Path, workload: Workload, ready_timeout_s: float
             env=variables,
             cwd=scratch,
             start_new_session=True,
-            preexec_fn=processes.die_with_parent,
+            preexec_fn=processes.prepare_child,
         )
     assert leader.stdin is not None
     try:

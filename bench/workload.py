@@ -45,9 +45,7 @@ class Workload:
 
 def _array(name: str, title: str, size: int, connections: int, group: str, goal: float | None = None) -> Workload:
     expected = f"{size} 0 {(size - 1) % 251}"
-    return Workload(
-        name, title, "array", group=group, connections=connections, size=size, expected=expected, goal=goal
-    )
+    return Workload(name, title, "array", group=group, connections=connections, size=size, expected=expected, goal=goal)
 
 
 CORE = (

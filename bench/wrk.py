@@ -21,7 +21,16 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw. Latencies in milliseconds; `bytes_read` counts whole responses with their headers."""
+    """What one run of wrk saw.
+
+    Attributes:
+        requests: responses of any status.
+        duration_s: seconds.
+        bytes_read: whole responses, with their headers.
+        p50_ms, p99_ms: latency over all responses, milliseconds.
+        status_errors: responses with a status of 400 and above.
+        socket_errors: connections that failed or timed out.
+    """
 
     requests: int
     duration_s: float
@@ -32,8 +41,13 @@ class Load:
     socket_errors: int
 
     @property
+    def answered(self) -> int:
+        """Responses that are no errors: the ones that count."""
+        return self.requests - self.status_errors
+
+    @property
     def requests_per_s(self) -> float:
-        return self.requests / self.duration_s
+        return self.answered / self.duration_s
 
     @property
     def errors(self) -> int:
@@ -122,7 +136,7 @@ def run(port: int, requests: Sequence[Request], connections: int, duration_s: fl
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=processes.die_with_parent,
+            preexec_fn=processes.prepare_child,
         )
         try:
             output, _ = process.communicate(timeout=duration_s + 60)

@@ -88,6 +88,8 @@ class SendArray:
 
 @bentoml.service(**SERVICE)
 class Batch:
-    @bentoml.api(route="/", batchable=True, max_batch_size=32, max_latency_ms=5)
+    # max_latency_ms stays at its default: it is the latency beyond which requests are refused, not the time that a
+    # batch waits for more, which BentoML chooses by itself.
+    @bentoml.api(route="/", batchable=True, max_batch_size=32)
     async def answer(self, x: list[float]) -> list[float]:
         return [2 * number for number in x]

@@ -54,5 +54,5 @@ RAY_FAST = Peer(
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "{scratch}/haproxy",
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "{scratch}/haproxy/server-state",
     },
-    note="throughput-optimised, HAProxy, gRPC, no access log",
+    note="throughput-optimised, HAProxy, gRPC, no access log; its gRPC refuses arguments above 4 MB",
 )

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of the wire, piece by piece: `python -m bench.micro`."""

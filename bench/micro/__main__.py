@@ -1,0 +1,39 @@
+"""`python -m bench.micro`: time every case, print one table."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.micro.codec_cases import codec_cases, shared_memory_cases
+from bench.micro.frame_cases import frame_cases
+from bench.micro.timing import time_case
+
+
+def main() -> int:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
+    table = Table(title="The wire, piece by piece", title_justify="left")
+    table.add_column("what", no_wrap=True)
+    table.add_column("case", no_wrap=True)
+    for heading in ("least", "median", "rate"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    with shared_memory_cases() as shared:
+        group = ""
+        for case in [*frame_cases(), *codec_cases(), *shared]:
+            if group and case.group != group:
+                table.add_section()
+            timing = time_case(case)
+            rate = f"{case.nbytes / timing.median_s / 1e9:.2f} GB/s" if case.nbytes else ""
+            head = case.group if case.group != group else ""
+            table.add_row(head, case.name, f"{1e6 * timing.least_s:,.2f} µs", f"{1e6 * timing.median_s:,.2f} µs", rate)
+            group = case.group
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
