@@ -150,7 +150,7 @@ def application_status(deployments: Sequence[DeploymentStatus], deleting: bool, 
         return "DEPLOY_FAILED", build
     for status in ("DEPLOY_FAILED", "UNHEALTHY"):
         failing = [d for d in deployments if d.status == status]
-        if failing:
+        if failing and build is None:  # what is being built will replace what fails
             return status, "\n".join(f"Deployment {d.name!r}: {d.message}" for d in failing)
     scaling = ("UPSCALING", "DOWNSCALING")
     moving = [
