@@ -70,8 +70,8 @@ def next_steps(url: str) -> Group:
         Text(f'  curl -s {url} --json \'{{"txt": "A wrong field gets a 422 that names it."}}\'', style="cyan"),
         Text("  .venv/bin/headrace status", style="cyan"),
         Text("and then:", style="bold"),
-        Text(f"  open {url}/docs in a browser: the request form was made from the type annotations"),
-        Text("  read examples/pipeline/app.py, change it, and run it with"),
+        Text(f"  open {url}/docs in a browser: the page was made from the type annotations"),
+        Text("  stop this, change examples/pipeline/app.py, and serve it so that further changes show at once:"),
         Text("  .venv/bin/headrace run examples.pipeline.app:app --route-prefix /analyze --reload", style="cyan"),
         Text("  read docs/quickstart.md; more examples lie in examples/"),
     )
