@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -62,8 +62,8 @@ def answer_panel(path: Path, text: str, analysis: Analysis, seconds: float) -> P
     return Panel(fields, title=f"[bold]{title}[/]  [dim]{seconds * 1000:.0f} ms[/]", title_align="left")
 
 
-def next_steps(url: str) -> Group:
-    return Group(
+def next_steps(url: str) -> list[Text]:
+    return [
         Text("Serving on. Press Ctrl-C to stop.\n", style="bold"),
         Text("Try next, from a second terminal:", style="bold"),
         Text(f'  curl -s {url} --json \'{{"text": "What a splendid morning."}}\'', style="cyan"),
@@ -74,7 +74,7 @@ def next_steps(url: str) -> Group:
         Text("  stop this, change examples/pipeline/app.py, and serve it so that further changes show at once:"),
         Text("  .venv/bin/headrace run examples.pipeline.app:app --route-prefix /analyze --reload", style="cyan"),
         Text("  read docs/quickstart.md; more examples lie in examples/"),
-    )
+    ]
 
 
 def main() -> int:
@@ -104,7 +104,8 @@ def main() -> int:
                 response.raise_for_status()
                 console.print(answer_panel(path, text, Analysis.model_validate_json(response.content), seconds))
         if not options.exit:
-            console.print(next_steps(url))
+            for line in next_steps(url):
+                console.print(line, soft_wrap=True)  # commands are there to be copied
             signal.pause()
     except KeyboardInterrupt:
         console.print("\nStopping.")
