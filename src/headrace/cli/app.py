@@ -56,7 +56,7 @@ app = typer.Typer(
     Serve it, and call it from another terminal:
 
     [cyan]$ headrace run hello:app[/cyan]
-    [cyan]$ curl localhost:8000 -d '"world"'[/cyan]"""),
+    [cyan]$ curl 'localhost:8000?name=world'[/cyan]"""),
     epilog=reflow("""[bold]Two ways to serve[/bold]
 
     [cyan]headrace run[/cyan] serves until Ctrl-C, for development. [cyan]headrace start[/cyan] leaves an instance in

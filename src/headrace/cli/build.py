@@ -40,12 +40,7 @@ def build(
         check_import_path(import_path)
     import_from(app_dir)
     applications = [_application(path, index, len(import_paths)) for index, path in enumerate(import_paths, start=1)]
-    config = {
-        "proxy_location": "EveryNode",
-        "http_options": {"host": "127.0.0.1", "port": 8000},
-        "logging_config": {"encoding": "TEXT", "log_level": "INFO", "enable_access_log": True},
-        "applications": applications,
-    }
+    config = {"http_options": {"host": "127.0.0.1", "port": 8000}, "applications": applications}
     text = f"# Written by: headrace build {' '.join(import_paths)}\n\n{document(config)}"
     if output_path is None:
         typer.echo(text, nl=False)

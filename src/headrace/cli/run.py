@@ -64,7 +64,7 @@ def run(
     http = {"host": host, "port": port, "num_proxies": num_proxies}
     http = {option: value for option, value in http.items() if value is not None}
     if is_config_file(target):
-        _run_config(target, arguments, http, app_dir, reload=reload, blocking=blocking)
+        _run_config(target, arguments, http, working_dir or app_dir, reload=reload, blocking=blocking)
     else:
         check_import_path(target)
         _enter(working_dir)
@@ -126,14 +126,14 @@ def _run_application(
 
 
 def _run_config(
-    file: str, arguments: list[str] | None, http: dict[str, Any], app_dir: str, *, reload: bool, blocking: bool
+    file: str, arguments: list[str] | None, http: dict[str, Any], folder: str, *, reload: bool, blocking: bool
 ) -> None:
     from headrace.cli.deploy import at_home, read_config, send
     from headrace.cli.instance import Instance
 
     def read() -> dict[str, Any]:
         config = read_config(file, arguments, name="", route_prefix=None)
-        at_home(config, app_dir)
+        at_home(config, folder)
         return config
 
     config = read()
