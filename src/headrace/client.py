@@ -62,7 +62,7 @@ class Client:
 
     @property
     def alive(self) -> bool:
-        return self.root.alive if self.root is not None else self.session.alive
+        return bool(self.root.alive if self.root is not None else self.session.alive)
 
     @property
     def http_url(self) -> str | None:

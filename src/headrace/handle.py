@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
+from threading import get_ident
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from headrace.exceptions import ConfigError, HeadraceError
-from headrace.handle_call import HandleCall, StreamCall, UnaryCall
-from headrace.response import DeploymentResponse, DeploymentResponseGenerator
+from headrace.handle_call import HandleCall, HandleOptions, StreamCall, UnaryCall
+from headrace.response import DeploymentResponse, DeploymentResponseGenerator, LoopResponse, ThreadResponse
 from headrace.router.context import RequestContext, request_context
 from headrace.router.headers import CallHeader, encode
 from headrace.router.http_request import freeze_request, is_request, needs_freezing
@@ -37,26 +37,6 @@ P = ParamSpec("P")
 DEFAULT_APP = "default"
 
 
-class HandleOptions(NamedTuple):
-    """What `handle.options(...)` sets.
-
-    Attributes:
-        method_name: which method to call.
-        stream: the method is a generator, and `remote` returns a DeploymentResponseGenerator.
-        multiplexed_model_id: the model to use, see `multiplexed`.
-        session_id: calls of one session go to one replica while it has room.
-        retryable: the call may run twice, so it is sent again when its replica dies.
-        timeout_s: fail with RequestTimeoutError after this many seconds; None for the caller's own deadline.
-    """
-
-    method_name: str = "__call__"
-    stream: bool = False
-    multiplexed_model_id: str = ""
-    session_id: str = ""
-    retryable: bool = False
-    timeout_s: float | None = None
-
-
 _connect_driver: Callable[[], RouterHub] | None = None
 
 
@@ -66,13 +46,10 @@ def set_driver_connector(connect: Callable[[], RouterHub]) -> None:
     _connect_driver = connect
 
 
-def _hub() -> RouterHub:
-    hub = current_hub()
-    if hub is None:
-        if _connect_driver is None:
-            raise HeadraceError("this process is not connected to a Headrace instance; call serve.run() first")
-        hub = _connect_driver()
-    return hub
+def _driver_hub() -> RouterHub:
+    if _connect_driver is None:
+        raise HeadraceError("this process is not connected to a Headrace instance; call serve.run() first")
+    return _connect_driver()
 
 
 class DeploymentHandle(Generic[T]):
@@ -185,9 +162,9 @@ class DeploymentHandle(Generic[T]):
         Raises:
             SerializationError: an argument cannot be sent to another process.
         """
-        hub = _hub()
+        hub = current_hub() or _driver_hub()
         context = request_context.get()
-        if threading.get_ident() == hub.thread_id:
+        if get_ident() == hub.thread_id:
             return self._send_here(hub, context, args, kwargs)
         return self._send_elsewhere(hub, context, args, kwargs)
 
@@ -196,75 +173,73 @@ class DeploymentHandle(Generic[T]):
     ) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
         """From code on the router's own loop: nothing is handed to another thread."""
         loop = hub.loop
+        options = self._options
+        request_id = context.request_id if context is not None else str(uuid.uuid4())
         call: UnaryCall | StreamCall
-        if self._options.stream:
-            call = StreamCall(loop, **self._routing(context))
+        response: LoopResponse[Any] | DeploymentResponseGenerator[Any]
+        if options.stream:
+            call = StreamCall(loop, request_id, context, options)
+            response = DeploymentResponseGenerator(call, loop, here=True)
         else:
-            future = loop.create_future()
-            call = UnaryCall(future, **self._routing(context))
+            response = LoopResponse(loop=loop)
+            call = response.call = UnaryCall(response, request_id, context, options)
         if _needs_resolving(args, kwargs):
             task = loop.create_task(self._resolve_and_submit(hub, call, args, kwargs))
             _background.add(task)
             task.add_done_callback(_background.discard)
         else:
             self._submit(hub, call, codec.encode((args, kwargs)))
-        if isinstance(call, StreamCall):
-            return DeploymentResponseGenerator(call, loop, here=True)
-        return DeploymentResponse(call, future, loop)
+        return response
 
     def _send_elsewhere(
         self, hub: RouterHub, context: RequestContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
         """From another thread: a driver, or a sync method of a replica."""
         loop = hub.loop
+        options = self._options
+        request_id = context.request_id if context is not None else str(uuid.uuid4())
         call: UnaryCall | StreamCall
-        if self._options.stream:
-            call = StreamCall(loop, **self._routing(context))
+        response: ThreadResponse[Any] | DeploymentResponseGenerator[Any]
+        if options.stream:
+            call = StreamCall(loop, request_id, context, options)
+            response = DeploymentResponseGenerator(call, loop, here=False)
         else:
             future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            call = UnaryCall(future, **self._routing(context))
+            call = UnaryCall(future, request_id, context, options)
+            response = ThreadResponse(call, future, loop)
         if _needs_resolving(args, kwargs):
             asyncio.run_coroutine_threadsafe(self._resolve_and_submit(hub, call, args, kwargs), loop)
         else:
             loop.call_soon_threadsafe(self._submit, hub, call, codec.encode((args, kwargs)))
-        if isinstance(call, StreamCall):
-            return DeploymentResponseGenerator(call, loop, here=False)
-        return DeploymentResponse(call, future, loop)
-
-    def _routing(self, context: RequestContext | None) -> dict[str, Any]:
-        options = self._options
-        return {
-            "request_id": context.request_id if context is not None else str(uuid.uuid4()),
-            "context": context,
-            "method": options.method_name,
-            "multiplexed_model_id": options.multiplexed_model_id,
-            "session_id": options.session_id,
-            "retryable": options.retryable,
-        }
+        return response
 
     def _submit(self, hub: RouterHub, call: HandleCall, encoded: tuple[int, Any]) -> None:
+        if call.settled:
+            return
         options = self._options
         context = call.context
         timeout_s = options.timeout_s
-        if context is not None and context.deadline is not None:
-            remaining_s = context.deadline - time.monotonic()
-            timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
+        route = ""
+        if context is not None:
+            route = context.route
+            if context.deadline is not None:
+                remaining_s = context.deadline - time.monotonic()
+                timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
         if timeout_s is not None:
             call.expire_at(hub.loop, time.monotonic() + timeout_s)
-        call.flags = encoded[0] | (frames.STREAM if options.stream else 0)
-        call.payload = encoded[1]
+        flags, call.payload = encoded
+        call.flags = flags | frames.STREAM if options.stream else flags
         call.header = encode(
             CallHeader(
                 options.method_name,
                 call.request_id,
-                context.route if context is not None else "",
+                route,
                 options.multiplexed_model_id,
                 options.session_id,
                 timeout_s,
             )
         )
-        if not call.settled:
-            hub.router(self.app_name, self.deployment_name).submit(call)
+        hub.router(self.app_name, self.deployment_name).submit(call)
 
     async def _resolve_and_submit(
         self, hub: RouterHub, call: HandleCall, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -298,7 +273,17 @@ class MethodHandle(Generic[P, R_co]):
 
     @overload
     def options(
-        self: MethodHandle[P, AsyncIterator[R]] | MethodHandle[P, Iterator[R]],
+        self: MethodHandle[P, AsyncIterator[R]],
+        *,
+        stream: Literal[True],
+        multiplexed_model_id: str | None = None,
+        session_id: str | None = None,
+        retryable: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> StreamMethodHandle[P, R]: ...
+    @overload
+    def options(
+        self: MethodHandle[P, Iterator[R]],
         *,
         stream: Literal[True],
         multiplexed_model_id: str | None = None,
@@ -364,16 +349,18 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _needs_resolving(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    for value in args:
-        if isinstance(value, _Responses) or (is_request(value) and needs_freezing(value)):
-            return True
-    for value in kwargs.values():
-        if isinstance(value, _Responses) or (is_request(value) and needs_freezing(value)):
-            return True
-    return False
+    return any(map(_is_pending, args)) or (bool(kwargs) and any(map(_is_pending, kwargs.values())))
 
 
-_Responses = (DeploymentResponse, DeploymentResponseGenerator)
+def _is_pending(value: Any) -> bool:
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    return issubclass(kind, _RESPONSES) or (is_request(value) and needs_freezing(value))
+
+
+_PLAIN = frozenset((int, str, float, bool, bytes, dict, list, tuple, type(None)))
+_RESPONSES = (DeploymentResponse, DeploymentResponseGenerator)
 
 
 async def _resolve(value: Any) -> Any:
@@ -391,6 +378,6 @@ def _rebuild(
 ) -> DeploymentHandle[Any]:
     handle = kind(deployment_name, app_name, _options=HandleOptions(*options))
     hub = current_hub()
-    if hub is not None and threading.get_ident() == hub.thread_id:
+    if hub is not None and get_ident() == hub.thread_id:
         hub.router(app_name, deployment_name)  # subscribe now, so that the first call finds replicas
     return handle

@@ -7,7 +7,7 @@ import concurrent.futures
 import pickle
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.exceptions import (
     BackPressureError,
@@ -22,6 +22,31 @@ from headrace.router.headers import decode_error
 from headrace.wire import codec
 
 Future = asyncio.Future[Any] | concurrent.futures.Future[Any]
+
+
+class HandleOptions(NamedTuple):
+    """What `handle.options(...)` sets.
+
+    Attributes:
+        method_name: which method to call.
+        stream: the method is a generator, and `remote` returns a DeploymentResponseGenerator.
+        multiplexed_model_id: the model to use, see `multiplexed`.
+        session_id: calls of one session go to one replica while it has room.
+        retryable: the call may run twice, so it is sent again when its replica dies.
+        timeout_s: fail with RequestTimeoutError after this many seconds; None for the caller's own deadline.
+    """
+
+    method_name: str = "__call__"
+    stream: bool = False
+    multiplexed_model_id: str = ""
+    session_id: str = ""
+    retryable: bool = False
+    timeout_s: float | None = None
+
+
+DONE: concurrent.futures.Future[Any] = concurrent.futures.Future()
+"""Stands in for the future of a call that has been settled."""
+DONE.set_result(None)
 
 
 class RemoteTraceback(Exception):
@@ -60,8 +85,10 @@ class HandleCall(RoutedCall):
 
     __slots__ = ("context", "request_id", "timer")
 
-    def __init__(self, request_id: str, context: RequestContext | None, **routing: Any) -> None:
-        super().__init__(0, b"", b"", **routing)
+    def __init__(self, request_id: str, context: RequestContext | None, options: HandleOptions) -> None:
+        super().__init__(
+            0, b"", b"", options.method_name, options.multiplexed_model_id, options.session_id, options.retryable
+        )
         self.request_id = request_id
         self.context = context
         self.timer: asyncio.TimerHandle | None = None
@@ -102,8 +129,8 @@ class UnaryCall(HandleCall):
 
     __slots__ = ("future",)
 
-    def __init__(self, future: Future, request_id: str, context: RequestContext | None, **routing: Any) -> None:
-        super().__init__(request_id, context, **routing)
+    def __init__(self, future: Future, request_id: str, context: RequestContext | None, options: HandleOptions) -> None:
+        super().__init__(request_id, context, options)
         self.future = future
 
     def answered(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
@@ -117,6 +144,8 @@ class UnaryCall(HandleCall):
             self.failed(_undecodable(error))
             return
         future.set_result(value)
+        # The response refers to the call; letting go here spares the garbage collector a cycle per request.
+        self.future = DONE
 
     def failed_remotely(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
         self.settle()
@@ -128,6 +157,7 @@ class UnaryCall(HandleCall):
             self.future.set_exception(error)
             # Retrieved, as far as asyncio's complaint about forgotten exceptions goes: calls may be fire and forget.
             self.future.exception()
+        self.future = DONE
 
 
 class StreamCall(HandleCall):
@@ -136,9 +166,13 @@ class StreamCall(HandleCall):
     __slots__ = ("_done", "_error", "_items", "_loop", "_waiter")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, request_id: str, context: RequestContext | None, **routing: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        request_id: str,
+        context: RequestContext | None,
+        options: HandleOptions,
     ) -> None:
-        super().__init__(request_id, context, **routing)
+        super().__init__(request_id, context, options)
         self._loop = loop
         self._items: deque[tuple[int, bytes | memoryview]] = deque()
         self._done = False

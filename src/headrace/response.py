@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
 from headrace.exceptions import RequestCancelledError, SerializationError
-from headrace.handle_call import Future, StreamCall, UnaryCall
+from headrace.handle_call import StreamCall, UnaryCall
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+_BY_USER = object()
 
 
 def _refuse_in_loop(instead: str) -> None:
@@ -29,30 +32,14 @@ class DeploymentResponse(Generic[R_co]):
     then gets the value. The request is sent when `remote()` is called, whether or not anybody awaits the response.
     """
 
-    __slots__ = ("__weakref__", "_call", "_future", "_loop", "_stopped")
-
-    def __init__(self, call: UnaryCall, future: Future, loop: asyncio.AbstractEventLoop) -> None:
-        self._call = call
-        self._future = future
-        self._loop = loop
-        self._stopped = False
+    __slots__ = ()
 
     @property
     def request_id(self) -> str:
-        return self._call.request_id
+        raise TypeError("DeploymentResponses are made by handles")
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        future: Any = self._future
-        if isinstance(future, concurrent.futures.Future):
-            future = asyncio.wrap_future(future)
-        try:
-            return (yield from future)  # type: ignore[no-any-return]
-        except asyncio.CancelledError:
-            if self._stopped:
-                raise RequestCancelledError(self.request_id) from None
-            # The task that awaits is being cancelled, and what it waits for with it.
-            self.cancel()
-            raise
+        raise TypeError("DeploymentResponses are made by handles")
 
     def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R_co:
         """Wait for the value, in code that is not async.
@@ -65,11 +52,109 @@ class DeploymentResponse(Generic[R_co]):
             RuntimeError: called on an event loop, which it would block.
             Exception: whatever the deployment's code raised.
         """
+        raise TypeError("DeploymentResponses are made by handles")
+
+    def cancel(self) -> Any:
+        """Cancel the request, wherever it is, with every call that it has made. Awaiting it raises
+        RequestCancelledError. Does nothing once it is answered."""
+        raise TypeError("DeploymentResponses are made by handles")
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before the answer came."""
+        raise TypeError("DeploymentResponses are made by handles")
+
+    def done(self) -> bool:
+        """Whether the answer is there."""
+        raise TypeError("DeploymentResponses are made by handles")
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(
+            "a DeploymentResponse can be passed to another deployment only as an argument of its own, "
+            "not inside a list, dict or object; await it first, or pass it directly"
+        )
+
+    def __repr__(self) -> str:
+        return f"DeploymentResponse(request_id={self.request_id!r}, done={self.done()})"
+
+
+class LoopResponse(asyncio.Future[Any], DeploymentResponse[R_co]):
+    """The response to a call from the router's own event loop.
+
+    It is a future itself, so that awaiting it, alone or in `asyncio.gather`, costs no task and no further object.
+    """
+
+    call: UnaryCall
+    _stopped = False
+
+    @property
+    def request_id(self) -> str:
+        return self.call.request_id
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        if not self.done():
+            self._asyncio_future_blocking = True
+            yield self
+        try:
+            return asyncio.Future.result(self)  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise RequestCancelledError(self.request_id) from None
+            raise
+
+    def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R_co:
+        if self.done():
+            return asyncio.Future.result(self)  # type: ignore[no-any-return]
+        raise RuntimeError("this would block the running event loop; use `await response` instead")
+
+    def cancel(self, msg: Any = _BY_USER) -> bool:
+        # asyncio passes a message where a task that awaits this is being cancelled.
+        if self.done():
+            return False
+        if msg is _BY_USER:
+            self._stopped = True
+            msg = None
+        asyncio.Future.cancel(self, msg)
+        self.call.cancel()
+        return True
+
+    def __reduce__(self) -> NoReturn:
+        DeploymentResponse.__reduce__(self)
+
+    def __repr__(self) -> str:
+        return DeploymentResponse.__repr__(self)
+
+
+class ThreadResponse(DeploymentResponse[R_co]):
+    """The response to a call from any other thread: a driver's, or a sync method's."""
+
+    __slots__ = ("__weakref__", "_call", "_future", "_loop", "_stopped")
+
+    def __init__(
+        self, call: UnaryCall, future: concurrent.futures.Future[Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._call = call
+        self._future = future
+        self._loop = loop
+        self._stopped = False
+
+    @property
+    def request_id(self) -> str:
+        return self._call.request_id
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        try:
+            return (yield from asyncio.wrap_future(self._future))  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise RequestCancelledError(self.request_id) from None
+            # The task that awaits is being cancelled, and what it waits for with it.
+            self.cancel()
+            raise
+
+    def result(self, timeout_s: float | None = None, *, _skip_asyncio_check: bool = False) -> R_co:
         if not _skip_asyncio_check:
             _refuse_in_loop("`await response`")
         future = self._future
-        if isinstance(future, asyncio.Future):
-            raise RuntimeError("this response belongs to an event loop; use `await response` there")
         try:
             return future.result(timeout_s)  # type: ignore[no-any-return]
         except concurrent.futures.CancelledError:
@@ -80,32 +165,16 @@ class DeploymentResponse(Generic[R_co]):
             raise TimeoutError(f"request {self.request_id} was not answered within {timeout_s} s") from None
 
     def cancel(self) -> None:
-        """Cancel the request, wherever it is, with every call that it has made. Awaiting it raises
-        RequestCancelledError. Does nothing once it is answered."""
         if self._future.done() and not self._future.cancelled():
             return
         self._stopped = True
-        if isinstance(self._future, asyncio.Future):
-            self._call.cancel()
-        else:
-            self._loop.call_soon_threadsafe(self._call.cancel)
+        self._loop.call_soon_threadsafe(self._call.cancel)
 
     def cancelled(self) -> bool:
-        """Whether `cancel` was called before the answer came."""
         return self._stopped
 
     def done(self) -> bool:
-        """Whether the answer is there."""
         return self._future.done()
-
-    def __reduce__(self) -> NoReturn:
-        raise SerializationError(
-            "a DeploymentResponse can be passed to another deployment only as an argument of its own, "
-            "not inside a list, dict or object; await it first, or pass it directly"
-        )
-
-    def __repr__(self) -> str:
-        return f"DeploymentResponse(request_id={self.request_id!r}, done={self.done()})"
 
 
 class DeploymentResponseGenerator(Generic[R_co]):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
-
 from headrace.exceptions import RequestCancelledError, RequestTimeoutError
 from headrace.router.call import RoutedCall
 from headrace.router.headers import decode_error
@@ -35,8 +33,18 @@ class HttpCall(RoutedCall):
         "whole",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *args: Any, **routing: Any) -> None:
-        super().__init__(*args, **routing)
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        flags: int,
+        header: bytes,
+        payload: bytes,
+        method: str = "__call__",
+        multiplexed_model_id: str = "",
+        session_id: str = "",
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(flags, header, payload, method, multiplexed_model_id, session_id, retryable)
         self._loop = loop
         self.begun: asyncio.Future[None] = loop.create_future()
         self.whole = False

@@ -44,13 +44,16 @@ class RoutedCall(Call):
         flags: int,
         header: bytes,
         payload: bytes | Buffers,
-        *,
         method: str = "",
         multiplexed_model_id: str = "",
         session_id: str = "",
         retryable: bool = False,
     ) -> None:
-        super().__init__()
+        # One flat constructor: it runs for every request.
+        self.connection = None
+        self.id = 0
+        self.taken = 0
+        self.send_window = 0
         self.flags = flags
         self.header = header
         self.payload = payload
