@@ -61,7 +61,7 @@ def nothing_remains(session: Session, pids: list[int]) -> bool:
 
 def test_it_answers_well_before_its_processes_are_ready(sessions: Path) -> None:
     begun = time.perf_counter()
-    root = launch(config(warm=("uvicorn", "fastapi")))
+    root = launch(config(proxy_entry="slow_entries:proxy"))
     try:
         assert time.perf_counter() - begun < 0.5
         assert ask_proxy(root.session.http)
@@ -107,6 +107,29 @@ def test_when_its_driver_ends_without_stopping_it_nothing_remains(sessions: Path
     driver, session, pids = drive(tmp_path, then="os._exit(0)")
     driver.wait()
     until(lambda: nothing_remains(session, pids))
+
+
+def test_where_the_system_does_not_tell_of_the_drivers_end_it_is_noticed_still(sessions: Path, tmp_path: Path) -> None:
+    script = """
+import os, subprocess, sys
+import msgspec
+from engine.instances import config
+root = "import os, sys; del os.pidfd_open; from headrace.engine.root import main; sys.exit(main())"
+process = subprocess.Popen([sys.executable, "-c", root], stdin=subprocess.PIPE)
+process.communicate(msgspec.json.encode(config(driver_pid=os.getpid())))
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(Path(ENTRIES).parent)}, stdout=-1
+    )
+    assert driver.stdout is not None
+    answer = json.loads(driver.stdout.readline())
+    session = Session.load(answer["session_dir"])
+    controller = int(ask(session.controller_socket)["pid"])
+    assert not gone(answer["pid"])
+    driver.kill()
+    driver.wait()
+    until(lambda: nothing_remains(session, [answer["pid"], controller]))
+    driver.stdout.close()
 
 
 def test_when_its_root_is_killed_all_of_it_ends(sessions: Path, tmp_path: Path) -> None:

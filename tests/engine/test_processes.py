@@ -89,9 +89,8 @@ def test_controller_and_proxies_inherit_their_sockets(start: Callable[..., RootH
 
 
 def test_one_can_connect_before_the_process_is_ready(start: Callable[..., RootHandle]) -> None:
-    # Importing takes a while; the answer of `launch` does not wait for it.
-    root = start(warm=("uvicorn", "fastapi"))
-    assert len(psutil.Process(root.pid).children()) <= 1  # its guardian at most
+    root = start(controller_entry="slow_entries:serve_wire")
+    assert not psutil.Process(root.pid).children()
     assert ask(root.session.controller_socket)["name"] == "controller"
 
 
@@ -243,7 +242,8 @@ def test_a_controller_that_dies_is_started_again_on_the_same_socket(
 def test_new_connections_wait_while_there_is_no_proxy(root: RootHandle) -> None:
     before = ask_proxy(root.session.http)
     assert root.session.http is not None
-    os.kill(before, signal.SIGSTOP)  # what comes now waits in the backlog
+    os.kill(before, signal.SIGSTOP)  # what comes from then on waits in the backlog
+    until(lambda: psutil.Process(before).status() == psutil.STATUS_STOPPED)
     with socket.create_connection(root.session.http, timeout=10.0) as connection:
         os.kill(before, signal.SIGKILL)
         after = int(connection.makefile("rb").read())

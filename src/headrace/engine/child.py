@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -52,6 +53,7 @@ def _leave_the_root_behind(spec: ProcessSpec, context: ProcessContext, root_pid:
     # The root's main module is not this process's; multiprocessing would import it in what user code spawns.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [f"headrace:{spec.name}"]
+    gc.enable()
 
 
 def _end_with_the_root(context: ProcessContext, root_pid: int) -> None:

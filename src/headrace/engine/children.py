@@ -87,6 +87,11 @@ class Children:
         except OSError as error:
             raise StartupError(f"cannot listen on {path} for '{name}': {error}") from error
 
+    def close_listeners(self) -> None:
+        """Close all listening sockets, in a process that listens on none."""
+        for listener in (*self._listeners.values(), *(s for named in self._shared.values() for s in named.values())):
+            listener.close()
+
     def start(self, spec: ProcessSpec) -> int:
         """Fork a process; returns its pid.
 
@@ -186,7 +191,7 @@ class Children:
             if name is not None:  # else an orphan that the root had adopted
                 exits.append(self._ended(self._by_name.pop(name), status))
         if exits:
-            orphans.end_descendants(self._folder.name, [dead.pid for dead in exits], {*self._names, self._guardian.pid})
+            orphans.end_descendants(self._folder.name, [dead.pid for dead in exits], self._names)
         return exits
 
     def _ended(self, dead: _Child, status: int) -> ProcessExited:

@@ -17,15 +17,19 @@ from headrace.engine import orphans, prctl, session
 
 
 class Guardian:
-    """The root's side of it.
+    """The root's side of it. Made, it can be told things; `start` forks it."""
 
-    Args:
-        folder: the session folder, removed after the root's sudden death.
-        close_root: closes, in the guardian, what the root has open.
-    """
+    def __init__(self) -> None:
+        self._its, self._ours = os.pipe()
+        self.pid: int | None = None
 
-    def __init__(self, folder: Path, close_root: Callable[[], None]) -> None:
-        its, self._ours = os.pipe()
+    def start(self, folder: Path, close_root: Callable[[], None]) -> None:
+        """Fork it.
+
+        Args:
+            folder: the session folder, removed after the root's sudden death.
+            close_root: closes, in the guardian, what the root has open.
+        """
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.pid = os.fork()
@@ -33,15 +37,14 @@ class Guardian:
                 try:
                     # Signals stay blocked: nothing but SIGKILL shall end it before the root does.
                     os.setpgid(0, 0)
-                    os.close(self._ours)
+                    pipe = os.dup(self._its)
                     close_root()
                     prctl.name_process("headrace:guard")
-                    _guard(its, folder)
+                    _guard(pipe, folder)
                 finally:
                     os._exit(0)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(its)
 
     def started(self, pid: int) -> None:
         """Take the process group `pid` under guard."""
@@ -51,14 +54,16 @@ class Guardian:
         self._tell(f"-{pid}\n")
 
     def close(self) -> None:
-        """Close the root's end of the pipe."""
+        """Close the pipe, in a child of the root."""
+        os.close(self._its)
         os.close(self._ours)
 
     def dismiss(self) -> None:
         """End it: the root ends everything by itself."""
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        if self.pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError):  # somebody killed it: then there is no last resort

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class Root:
     def __init__(self, config: RootConfig) -> None:
         self._config = config
         self._grace_s: float | None = None  # set when the end has come
-        self._driver: int | None = None
+        self._is_child_of_driver = os.getppid() == config.driver_pid
+        self._driver: int | None = None  # descriptor that tells its end
         self._shared: dict[str, dict[str, socket.socket]] = {"controller": {}, "proxy": {}}
         http = None
         if config.http_host is not None:
@@ -87,7 +89,6 @@ class Root:
         try:
             self._catch_signals()
             self._watch_driver()
-            self._warm_up()
             self._start()
             session.sweep()
             self._serve()
@@ -115,39 +116,44 @@ class Root:
             return  # a kernel before 5.3; `_serve` looks again and again
         self._selector.register(self._driver, selectors.EVENT_READ, lambda _: self._on_driver_end())
 
-    def _warm_up(self) -> None:
-        """Import once what every process needs, into memory that all will share."""
-        sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
-        gc.disable()  # nearly everything that imports make stays
-        for module in self._config.warm:
-            # Who needs it says why it cannot be imported.
-            with contextlib.suppress(Exception):
-                importlib.import_module(module)
-        gc.enable()
-        gc.collect()
-        # A collection in a child would write to what it looks at, and so copy the pages.
-        gc.freeze()
-
     def _start(self) -> None:
+        """Start the processes, each as soon as what it runs is imported, and warm up for those to come."""
         prctl.adopt_orphans()
         prctl.name_process("headrace:root")
-        self._guardian = Guardian(self.session.dir, self._close_everything)
+        self._guardian = Guardian()
         self._children = Children(self.session.dir, self.session.secret, self._shared, self._close, self._guardian)
         self._children.adopt_listener("controller", self._controller_socket)
         self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
+        sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
+        gc.disable()  # nearly everything that imports make stays
+        for spec in self._first_processes():
+            self._warm_up([spec.entry.partition(":")[0]])
+            self._children.start(spec)
+        self._warm_up(self._config.warm)
+        gc.enable()
+        self._guardian.start(self.session.dir, self._close_in_guardian)
+
+    def _warm_up(self, modules: Iterable[str]) -> None:
+        """Import once what several processes need, into memory that they will share."""
+        for module in modules:
+            # Who needs it says why it cannot be imported.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        # A collection in a child would write to what it looks at, and so copy the pages.
+        gc.freeze()
+
+    def _first_processes(self) -> list[ProcessSpec]:
         config = self._config
         args = {"instance": config.instance, "http": self.session.http, "rest": self.session.rest}
-        specs = [
-            ProcessSpec(
-                name="controller",
-                role="controller",
-                entry=config.controller_entry,
-                args=args,
-                listen="controller.sock",
-                restart=True,
-            )
-        ]
-        specs += [
+        controller = ProcessSpec(
+            name="controller",
+            role="controller",
+            entry=config.controller_entry,
+            args=args,
+            listen="controller.sock",
+            restart=True,
+        )
+        proxies = [
             ProcessSpec(
                 name=f"proxy-{index}",
                 role="proxy",
@@ -157,22 +163,12 @@ class Root:
             )
             for index in range(config.num_proxies if self.session.http else 0)
         ]
-        for spec in specs:
-            self._children.start(spec)
+        return [controller, *proxies]
 
     def _close(self) -> None:
-        """Close, in a child, what is the root's own. The locks too: held by a child, they would outlive the root."""
+        """Close, in a new process, what is the root's own; the locks too, which would be held on to after its end."""
         self._commands.close()
         self._guardian.close()
-        self._close_watches()
-
-    def _close_everything(self) -> None:
-        """Close all that is open when the guardian is forked."""
-        for listener in (*self._listeners(), self._controller_socket, self._commands_socket):
-            listener.close()
-        self._close_watches()
-
-    def _close_watches(self) -> None:
         self._selector.close()
         self._signals_in.close()
         self._signals_out.close()
@@ -181,17 +177,17 @@ class Root:
         if self._driver is not None:
             os.close(self._driver)
 
-    def _listeners(self) -> list[socket.socket]:
-        return [listener for named in self._shared.values() for listener in named.values()]
+    def _close_in_guardian(self) -> None:
+        self._children.close_listeners()
+        self._close()
 
     def _serve(self) -> None:
-        parent = os.getppid()
         poll = self._config.driver_pid is not None and self._driver is None
         while self._grace_s is None:
             timeout = self._children.seconds_to_restart()
             if poll:
                 timeout = _DRIVER_POLL_S if timeout is None else min(timeout, _DRIVER_POLL_S)
-                if os.getppid() != parent:
+                if not self._driver_lives():
                     self._on_driver_end()
                     return
             for key, events in self._selector.select(timeout):
@@ -210,6 +206,19 @@ class Root:
             return set(self._signals_in.recv(4096))
         return set()
 
+    def _driver_lives(self) -> bool:
+        driver = self._config.driver_pid
+        assert driver is not None
+        if self._is_child_of_driver:
+            return os.getppid() == driver
+        try:
+            os.kill(driver, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
     def _on_driver_end(self) -> None:
         self._grace_s = min(self._config.grace_s, _GRACE_WITHOUT_DRIVER_S)
 
@@ -226,8 +235,9 @@ class Root:
         return None
 
     def _stop(self) -> None:
-        for listener in self._listeners():  # refused at once is better than never answered
-            listener.close()
+        for named in self._shared.values():  # refused at once is better than never answered
+            for listener in named.values():
+                listener.close()
         if hasattr(self, "_children"):
             self._children.stop(self._grace_s or 0.0, self._wait_for_signal)
         session.remove(self.session.dir)

@@ -11,7 +11,7 @@ WARM = (
     "headrace.proxy.main",
     "headrace.replica.main",
 )
-"""What the processes of an instance import. Imported once in the root, it costs them nothing."""
+"""What the processes of an instance import. Imported once in the root, it costs the next one nothing."""
 
 
 class RootConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class RootConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         detached: it serves without a driver: it becomes the current instance, and its processes write to
             `logs/headrace.log` in the session folder.
         controller_entry, proxy_entry: "package.module:function".
-        warm: modules to import before the first fork; those that cannot be imported are left out.
+        warm: modules to import for the processes to come; those that cannot be imported are left out.
         sys_path: where modules are looked for after the interpreter's own places.
         stdout_fd: inherited file descriptor that becomes the processes' standard output; None for standard error.
         grace_s: seconds that processes have to end themselves when the instance ends.
