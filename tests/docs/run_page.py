@@ -1,10 +1,10 @@
 """Runs every block of a Markdown page, in order, as a reader would: `python tests/docs/run_page.py docs/quickstart.md`.
 
 All blocks of a page share one folder. A block with a title is written to that file. Python without a title runs as a
-script, bash as a script; a bash block that begins with `headrace run` serves in the background until the next one, a
-Python script with `serve.run(`, or the end of the page. A text block right after a script is what it must print (`...`
-stands for anything). YAML with `applications` must be a valid config file. A comment `<!-- not run: why -->` before a
-block excepts it.
+script, bash as a script. A bash block that begins with `headrace run` serves in the background until the next block
+that starts an instance (`headrace run`, `headrace start` or `serve.run(`), or until the end of the page. A text block
+right after a script is what it must print (`...` stands for anything). YAML with `applications` must be a valid config
+file. A comment `<!-- not run: why -->` before a block excepts it.
 
 The pages use the default ports, so the test runs each page in a network of its own.
 """
@@ -62,6 +62,8 @@ class PageRunner:
             path.write_text(block.source)
         if not block.is_run:
             return
+        if block.title is None and re.search(r"^headrace (run|start)|\bserve\.run\(", block.source, re.MULTILINE):
+            self.stop_server()
         if block.language == "yaml":
             self.check_yaml(block)
         elif block.language == "json":
@@ -69,8 +71,6 @@ class PageRunner:
         elif block.language == "python" and block.title is not None:
             compile(block.source, block.title, "exec")
         elif block.language == "python":
-            if "serve.run(" in block.source:
-                self.stop_server()
             script = self.folder / f"line_{block.line}.py"
             script.write_text(block.source)
             self.run_command([sys.executable, script.name], block)
@@ -118,7 +118,6 @@ class PageRunner:
 
     def serve(self, block: Block) -> None:
         """Starts the block's server and waits until it serves an application."""
-        self.stop_server()
         with self.server_log.open("wb") as log:
             self.server = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", f"exec {block.source}"],
@@ -168,6 +167,10 @@ def page_runner(page: Path) -> Iterator[PageRunner]:
             yield runner
         finally:
             runner.stop_server()
+            if (runner.folder / "s" / "current").exists():
+                subprocess.run(
+                    ["headrace", "shutdown", "--yes"], env=runner.environment, capture_output=True, check=False
+                )
 
 
 def main() -> int:
