@@ -85,7 +85,7 @@ def _halted(facts: Facts) -> str:
         message = facts.history.never
     else:
         message = (
-            f"Gave up after {facts.history.start_failures} failed starts of a replica "
+            f"Gave up after {_count(facts.history.start_failures, 'failed start')} of a replica "
             f"(limit {facts.failure_limit}). Last error:\n{last_lines(facts.history.last_failure)}"
         )
     if facts.serving:

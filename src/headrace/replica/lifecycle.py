@@ -75,7 +75,7 @@ class Lifecycle:
     async def _begin(self, spec: ReplicaSpec) -> InitializeReply:
         try:
             self._reply = await self._initialize(spec)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # scripts that became constructors call sys.exit
             self.phase = "failed"
             self._error = user_traceback(error)
             raise ConstructorError(self._error) from None
