@@ -1,7 +1,7 @@
 """`@serve.batch` and `@serve.multiplexed`, which need no plugin."""
 
 # Each expectation is on the line of its code, however long that gets.
-# ruff: noqa: E501, F841
+# ruff: noqa: E501
 # fmt: off
 
 from __future__ import annotations
