@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def facts(context: ProcessContext) -> dict[str, object]:
         "colour": os.environ.get("COLOUR"),
         "random": random.random(),
         "main": sys.modules["__main__"].__dict__.get("__file__"),
+        "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
     }
 
@@ -95,8 +97,8 @@ def tidy_up_proxy(context: ProcessContext) -> None:
 
 
 def talk(context: ProcessContext) -> None:
-    print("to standard output", flush=True)
-    print("to standard error", file=sys.stderr, flush=True)
+    print("to standard output")
+    print("to standard error", file=sys.stderr)
     serve_wire(context)
 
 

@@ -13,6 +13,8 @@ BACKLOG = 2048
 """Connections that may wait while nobody accepts, as between the death of a proxy and the next one."""
 
 _PORTS_TO_TRY = 100
+# How the command line of a root ends.
+_ROOT_COMMAND_ENDINGS = (os.path.join("headrace", "engine", "root.py"), "headrace.engine.root")
 
 
 def listen_tcp(host: str, port: int, purpose: str, option: str, next_free: bool = False) -> socket.socket:
@@ -89,15 +91,11 @@ def _who_listens(port: int) -> str:
     except (psutil.Error, ValueError):  # the system tells of a user's own processes only
         return "a process of another user"
     text = " ".join(command) or process.name()
-    if text.endswith(ROOT_COMMAND_ENDINGS):
+    if text.endswith(_ROOT_COMMAND_ENDINGS):
         return (
             f"another Headrace instance, process {process.pid} (`headrace shutdown` ends what `headrace start` began)"
         )
     return f"process {process.pid} ({text if len(text) <= 120 else text[:117] + '...'})"
-
-
-ROOT_COMMAND_ENDINGS = (os.path.join("headrace", "engine", "root.py"), "headrace.engine.root")
-"""How the command line of a root ends."""
 
 
 def listen_unix(path: Path) -> socket.socket:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -38,6 +40,7 @@ from headrace.exceptions import StartupError
 
 _GRACE_WITHOUT_DRIVER_S = 0.5
 _DRIVER_POLL_S = 0.2
+_OPEN_FILES = 65_536
 
 
 class Root:
@@ -265,6 +268,18 @@ def _redirect(config: RootConfig, folder: Path) -> None:
         os.close(config.stdout_fd)
     else:
         os.dup2(2, 1)
+    # What user code prints shall appear when it is printed, also in a file.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def _allow_many_open_files() -> None:
+    """A proxy needs one per connection, and the usual limit of 1,024 is a default, not a need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main() -> int:
@@ -282,6 +297,7 @@ def main() -> int:
     except OSError:  # whoever asked has gone
         session.remove(own.dir)
         return 1
+    _allow_many_open_files()
     root.run()
     return 0
 
