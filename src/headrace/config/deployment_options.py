@@ -29,13 +29,13 @@ class BackpressureConfig(ConfigModel):
 
     Attributes:
         status_code: 503 or 429.
-        retry_after_s: seconds in the `Retry-After` header; None for no header.
+        retry_after_s: seconds in the `Retry-After` header. Ray Serve sends none by default; clients fare better with.
     """
 
     title: ClassVar[str] = "wrong backpressure_config"
 
     status_code: Literal[503, 429] = 503
-    retry_after_s: NonNegativeNumber | None = None
+    retry_after_s: NonNegativeNumber = 1.0
 
 
 def _whole_number_or_auto(value: Any) -> Any:

@@ -345,6 +345,8 @@ class DeploymentManager:
             replicas=[r.target() for r in serving],
             max_ongoing_requests=self.options.max_ongoing_requests,
             max_queued_requests=self.options.max_queued_requests,
+            refusal_status_code=self.options.backpressure_config.status_code,
+            refusal_retry_after_s=self.options.backpressure_config.retry_after_s,
             routing_policy=self.options.request_router_config.routing_policy,
             retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
             unavailable=unavailable,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+
 from headrace.exceptions import RequestCancelledError, RequestTimeoutError
 from headrace.router.call import RoutedCall
 from headrace.router.headers import decode_error

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace.router")
 
-RETRY_AFTER_S = 1.0
-
 
 class Router:
     """Routes the requests of one process to one deployment. Lives on one event loop.
@@ -61,6 +59,7 @@ class Router:
         self._links: dict[str, ReplicaLink] = {}
         self._ready: list[ReplicaLink] = []
         self._max_queued = -1
+        self._refusal: tuple[int, float] = (503, 1.0)
         self._default: RoutingPolicy = PowerOfTwoChoices()
         self._by_model: RoutingPolicy = ModelAffinity()
         self._by_session: RoutingPolicy = SessionAffinity()
@@ -82,7 +81,7 @@ class Router:
                 link.send(call)
                 return
         if 0 <= self._max_queued <= self.queued:
-            error = BackPressureError(self.queued, self._max_queued, retry_after_s=RETRY_AFTER_S)
+            error = BackPressureError(self.queued, self._max_queued, *self._refusal)
             self.loop.call_soon(call.fail, error)
             return
         self.queue.append(call)
@@ -151,6 +150,7 @@ class Router:
     def update(self, targets: DeploymentTargets) -> None:
         """Take on a new replica set and limits."""
         self._max_queued = targets.max_queued_requests
+        self._refusal = (targets.refusal_status_code, targets.refusal_retry_after_s)
         self.retryable_methods = frozenset(targets.retryable_methods)
         self.unavailable = targets.unavailable
         self._set_policy(targets.routing_policy)
