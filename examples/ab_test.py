@@ -1,7 +1,7 @@
 """An A/B test: a router sends a share of the requests to an experimental model.
 
 headrace run examples.ab_test:app
-for i in $(seq 20); do curl -s http://127.0.0.1:8000/ --json '{"text": "not bad at all"}'; echo; done
+for i in $(seq 20); do curl -s http://127.0.0.1:8000/ -d '{"text": "not bad at all"}'; echo; done
 """
 
 from __future__ import annotations
@@ -41,15 +41,20 @@ class ExperimentalModel:
 
 @serve.deployment
 class ABRouter:
-    def __init__(self, model_a: DeploymentHandle, model_b: DeploymentHandle, traffic_split: float = 0.9) -> None:
+    def __init__(
+        self,
+        model_a: DeploymentHandle[StableModel],
+        model_b: DeploymentHandle[ExperimentalModel],
+        traffic_split: float = 0.9,
+    ) -> None:
         self.model_a = model_a
         self.model_b = model_b
         self.split = traffic_split
 
     async def __call__(self, request: Request) -> dict[str, Any]:
-        chosen = self.model_a if random.random() < self.split else self.model_b
-        answer: dict[str, Any] = await chosen.remote(request)
-        return answer
+        if random.random() < self.split:
+            return await self.model_a.remote(request)
+        return await self.model_b.remote(request)
 
 
 app = ABRouter.bind(StableModel.bind(), ExperimentalModel.bind(), traffic_split=0.8)

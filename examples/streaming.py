@@ -1,7 +1,7 @@
 """Streamed answers: what a generator yields is sent at once, here one line of JSON for each sentence.
 
 headrace run examples.streaming:app
-curl -N http://127.0.0.1:8000/ --json '"It works. It is fast! But the manual is awful."'
+curl -N http://127.0.0.1:8000/ -d '"It works. It is fast! But the manual is awful."'
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SentenceModel:
 
 @serve.deployment
 class Stream:
-    def __init__(self, model: DeploymentHandle) -> None:
+    def __init__(self, model: DeploymentHandle[SentenceModel]) -> None:
         self.model = model.options(stream=True)
 
     async def __call__(self, text: str) -> AsyncIterator[dict[str, str | float]]:

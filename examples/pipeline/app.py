@@ -12,6 +12,7 @@ import asyncio
 import headrace as serve
 from headrace.handle import DeploymentHandle
 
+from .models import Preprocesses, Rates, Summarizes
 from .schema import Analysis, Arguments, Document
 
 
@@ -19,7 +20,12 @@ from .schema import Analysis, Arguments, Document
 class Pipeline:
     """Preprocesses a document, then asks both models at the same time, then combines their answers."""
 
-    def __init__(self, preprocessor: DeploymentHandle, sentiment: DeploymentHandle, summary: DeploymentHandle) -> None:
+    def __init__(
+        self,
+        preprocessor: DeploymentHandle[Preprocesses],
+        sentiment: DeploymentHandle[Rates],
+        summary: DeploymentHandle[Summarizes],
+    ) -> None:
         self.preprocessor = preprocessor
         self.sentiment = sentiment
         self.summary = summary
