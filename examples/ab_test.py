@@ -1,7 +1,7 @@
 """An A/B test: a router sends a share of the requests to an experimental model.
 
 headrace run examples.ab_test:app
-for i in $(seq 20); do curl -s http://127.0.0.1:8000/ -d '{"text": "not bad at all"}'; echo; done
+for i in $(seq 20); do curl -s http://127.0.0.1:8000/ --json '{"text": "not bad at all"}'; echo; done
 """
 
 from __future__ import annotations

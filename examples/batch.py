@@ -1,7 +1,7 @@
 """Dynamic batching: each request carries one text, the model sees lists of them.
 
 headrace run examples.batch:app
-curl http://127.0.0.1:8000/ -d '"Où est la gare, s'\''il vous plaît ?"'
+curl http://127.0.0.1:8000/ --json '"Où est la gare, s'\''il vous plaît ?"'
 """
 
 from __future__ import annotations

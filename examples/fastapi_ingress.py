@@ -1,7 +1,7 @@
 """A FastAPI application as ingress: routes, dependencies, WebSockets, its own /docs.
 
 headrace run examples.fastapi_ingress:app
-curl http://127.0.0.1:8000/sentiment -H 'content-type: application/json' -d '{"text": "I like it"}'
+curl http://127.0.0.1:8000/sentiment --json '{"text": "I like it"}'
 curl 'http://127.0.0.1:8000/words/splendid'
 """
 

@@ -3,8 +3,8 @@
 The models are tokenizers of different vocabulary sizes, trained when they are first asked for.
 
 headrace run examples.multiplexing:app
-curl http://127.0.0.1:8000/ -H 'serve_multiplexed_model_id: bpe-300' -d '"the rumble of the carriage"'
-curl http://127.0.0.1:8000/ -H 'serve_multiplexed_model_id: bpe-2000' -d '"the rumble of the carriage"'
+curl http://127.0.0.1:8000/ -H 'serve_multiplexed_model_id: bpe-300' --json '"the rumble of the carriage"'
+curl http://127.0.0.1:8000/ -H 'serve_multiplexed_model_id: bpe-2000' --json '"the rumble of the carriage"'
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Streamed answers: what a generator yields is sent at once, here one line of JSON for each sentence.
 
 headrace run examples.streaming:app
-curl -N http://127.0.0.1:8000/ -d '"It works. It is fast! But the manual is awful."'
+curl -N http://127.0.0.1:8000/ --json '"It works. It is fast! But the manual is awful."'
 """
 
 from __future__ import annotations

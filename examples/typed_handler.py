@@ -1,8 +1,8 @@
 """Handlers with typed parameters: the JSON body is validated into them, and /docs describes them.
 
 headrace run examples.typed_handler:app
-curl http://127.0.0.1:8000/ -d '{"principal": 1000, "rate_percent": 3.5, "years": 10}'
-curl http://127.0.0.1:8000/ -d '{"principal": "much"}'        # 422, and the answer says why
+curl http://127.0.0.1:8000/ --json '{"principal": 1000, "rate_percent": 3.5, "years": 10}'
+curl http://127.0.0.1:8000/ --json '{"principal": "much"}'        # 422, and the answer says why
 open http://127.0.0.1:8000/docs
 """
 
