@@ -66,8 +66,8 @@ def next_steps(url: str) -> list[Text]:
     return [
         Text("Serving on. Press Ctrl-C to stop.\n", style="bold"),
         Text("Try next, from a second terminal:", style="bold"),
-        Text(f'  curl -s {url} -d \'{{"text": "What a splendid morning."}}\'', style="cyan"),
-        Text(f'  curl -s {url} -d \'{{"txt": "A wrong field gets a 422 that names it."}}\'', style="cyan"),
+        Text(f'  curl -s {url} --json \'{{"text": "What a splendid morning."}}\'', style="cyan"),
+        Text(f'  curl -s {url} --json \'{{"txt": "A wrong field gets a 422 that names it."}}\'', style="cyan"),
         Text("  .venv/bin/headrace status", style="cyan"),
         Text("and then:", style="bold"),
         Text(f"  open {url}/docs in a browser: the page was made from the type annotations"),
