@@ -19,6 +19,7 @@ from headrace.replica.http.errors import error_response, response_for_exception
 from headrace.replica.http.plan import HandlerPlan
 from headrace.replica.http.request import request_from
 from headrace.replica.http.results import ASGIResult, EncodedResponse, StreamingResult
+from headrace.replica.http_stream import LARGE_BODY, AsgiSender, JoinedPieces, end_stream, send_large
 from headrace.replica.service import ReplicaService, iterate_in_thread
 from headrace.replica.user_code import Method, MethodKind, user_traceback
 from headrace.router.context import RequestContext, request_context
@@ -33,8 +34,6 @@ Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-_LARGE_BODY = 4 * frames.PART_BYTES
-_PIECE = frames.PART_BYTES - 1024
 
 
 class HttpService:
@@ -175,7 +174,7 @@ class HttpService:
     ) -> None:
         try:
             result = encode_result(await function(*args, **kwargs))
-            if type(result) is EncodedResponse and result.background is None and len(result.body) < _LARGE_BODY:
+            if type(result) is EncodedResponse and result.background is None and len(result.body) < LARGE_BODY:
                 self._respond(call, result)
             else:
                 await self._send_result(call, context, scope, result)
@@ -208,7 +207,7 @@ class HttpService:
                 except Exception as failure:
                     self._respond_exception(call, context, failure)
                     return
-                if type(result) is EncodedResponse and result.background is None and len(result.body) < _LARGE_BODY:
+                if type(result) is EncodedResponse and result.background is None and len(result.body) < LARGE_BODY:
                     self._respond(call, result)
                     return
                 value = _value(value)
@@ -254,7 +253,7 @@ class HttpService:
 
     async def _send_result(self, call: ServerCall, context: RequestContext, scope: Message, result: Any) -> None:
         if type(result) is EncodedResponse:
-            if len(result.body) < _LARGE_BODY:
+            if len(result.body) < LARGE_BODY:
                 if result.background is None:
                     self._respond(call, result)
                     return
@@ -262,10 +261,8 @@ class HttpService:
                 await self._send_piece(call, bytes(result.body))
             else:
                 self._start(call, result.status, result.headers)
-                view = memoryview(result.body)
-                for position in range(0, len(view), _PIECE):
-                    await self._send_piece(call, bytes(view[position : position + _PIECE]))
-            self._end_stream(call)
+                await send_large(call, result.body)
+            end_stream(self._service, call)
             background = result.background
         elif type(result) is StreamingResult:
             self._start(call, result.status, result.headers)
@@ -289,17 +286,19 @@ class HttpService:
             chunks = result.chunks(self._service.worker.run)
         else:
             chunks = iterate_in_thread(self._service.worker, result.sync_chunks())
+        pieces = JoinedPieces(call)
         try:
             async for chunk in chunks:
-                if not call.is_writable:
+                if pieces.add(chunk):
                     await call.writable()
-                call.chunk(0, chunk)
+            pieces.flush()
         except (asyncio.CancelledError, ConnectionLost):
             raise
         except Exception as error:
+            pieces.flush()
             call.fail(0, with_ongoing(self._service.ongoing, encode(("stream", str(error)))))
             raise
-        self._end_stream(call)
+        end_stream(self._service, call)
 
     def _start(self, call: ServerCall, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         call.start(0, with_ongoing(self._service.ongoing, encode((status, headers))))
@@ -309,14 +308,10 @@ class HttpService:
             await call.writable()
         call.chunk(0, piece)
 
-    def _end_stream(self, call: ServerCall) -> None:
-        """End the stream. The caller hears of the free place now; it becomes free within this loop turn."""
-        call.end(with_ongoing(max(0, self._service.ongoing - 1)))
-
     # ASGI applications.
 
     async def _run_asgi_app(self, call: ServerCall, context: RequestContext, app: ASGIApp, scope: Message) -> None:
-        sender = _Sender(self, call)
+        sender = AsgiSender(self._service, call)
         receive = _receiver(call)
         call.accept_body()
         try:
@@ -368,50 +363,8 @@ class HttpService:
         except BaseException as error:
             logger.error("WebSocket %s failed: %s", context.request_id, user_traceback(error))
             call.chunk(0, encode_message({"type": "websocket.close", "code": 1011, "reason": "internal error"}))
-        self._end_stream(call)
+        end_stream(self._service, call)
         self._service.released()
-
-
-class _Sender:
-    """An ASGI `send` whose messages become frames: one, where the whole body is there at once."""
-
-    __slots__ = ("_call", "_head", "_owner", "complete", "started")
-
-    def __init__(self, owner: HttpService, call: ServerCall) -> None:
-        self._owner = owner
-        self._call = call
-        self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self.started = False
-        self.complete = False
-
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start":
-            self._head = (message["status"], [(bytes(k), bytes(v)) for k, v in message.get("headers", ())])
-            return
-        if kind != "http.response.body" or self.complete:
-            return
-        if self._head is None:
-            raise RuntimeError("the ASGI application sent a body before http.response.start")
-        body = message.get("body", b"")
-        more = message.get("more_body", False)
-        call = self._call
-        ongoing = self._owner._service.ongoing
-        if not self.started and not more and len(body) < _LARGE_BODY:
-            self.started = self.complete = True
-            call.respond(0, with_ongoing(max(0, ongoing - 1), encode(self._head)), bytes(body))
-            return
-        if not self.started:
-            self.started = True
-            call.start(0, with_ongoing(ongoing, encode(self._head)))
-        view = memoryview(body)
-        for position in range(0, len(view), _PIECE):
-            if not call.is_writable:
-                await call.writable()
-            call.chunk(0, bytes(view[position : position + _PIECE]))
-        if not more:
-            self.complete = True
-            self._owner._end_stream(call)
 
 
 def _scope(header: HttpHeader) -> dict[str, Any]:

@@ -104,15 +104,19 @@ class Lifecycle:
         code = self._user_code = UserCode(target, args, kwargs, worker)
         request_context.set(RequestContext("", self._app, self._deployment))
         try:
-            code.construct()
+            await code.construct()
         finally:
             request_context.set(None)
         context.servable_object = code.instance
         service = self.service
         service.user_code = code
         service.worker = worker
+        if ingress_app_of(code.instance) is not None:
+            self._lifespan = LifespanRunner(await build_asgi_app(code.instance))
+            await self._lifespan.startup()
+        service.make_http = lambda: self._make_http(spec, code)
         if spec.deployment.ingress:
-            service.http = await self._make_http(spec, code)
+            service.http = service.make_http()
         if options.get("user_config") is not None:
             await code.reconfigure(options["user_config"])
         await code.check_health()
@@ -126,13 +130,9 @@ class Lifecycle:
             retryable_methods=code.retryable_methods(),
         )
 
-    async def _make_http(self, spec: ReplicaSpec, code: UserCode) -> HttpService:
-        if ingress_app_of(code.instance) is not None:
-            self._lifespan = LifespanRunner(await build_asgi_app(code.instance))
-            await self._lifespan.startup()
+    def _make_http(self, spec: ReplicaSpec, code: UserCode) -> HttpService:
+        if self._lifespan is not None or not callable(code.instance):
             return HttpService(self.service, None, None, self._lifespan, spec.max_body_bytes)
-        if not callable(code.instance):
-            return HttpService(self.service, None, None, None, spec.max_body_bytes)
         method = code.method("__call__")
         plan = plan_handler(method.function, owner=f"{self._deployment}.__call__")
         return HttpService(self.service, method, plan, None, spec.max_body_bytes)

@@ -45,6 +45,8 @@ class ReplicaService:
     Attributes:
         ongoing: calls that are being worked on.
         open: whether calls are admitted at all.
+        http: takes HTTP requests. Made by `make_http` at the first of them where the deployment was not the ingress when
+            it started: a redeploy may make it that, and leaves its replicas running.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, app: str, deployment: str, control: RpcService) -> None:
@@ -57,6 +59,7 @@ class ReplicaService:
         self.user_code: UserCode = None  # type: ignore[assignment]
         self.worker: SyncWorker = None  # type: ignore[assignment]
         self.http: HttpCalls | None = None
+        self.make_http: Callable[[], HttpCalls] | None = None
         self.on_idle: Callable[[], None] | None = None
         self._control = control
         self._rejected: deque[CalleeConnection] = deque()
@@ -72,7 +75,13 @@ class ReplicaService:
             return
         self.ongoing += 1
         if flags & (frames.HTTP | frames.WEBSOCKET):
-            self.http.start(call)  # type: ignore[union-attr]
+            try:
+                if self.http is None:
+                    self.http = self.make_http()  # type: ignore[misc]
+                self.http.start(call)
+            except Exception as error:
+                if not call.finished:
+                    self._finish_with_exception(call, error)
         else:
             self._start(call)
 

@@ -75,13 +75,18 @@ class UserCode:
         self._health_worker: SyncWorker | None = None
         self.instance: Any = None
 
-    def construct(self) -> None:
+    async def construct(self) -> None:
         """Run the constructor: on the event loop's thread, which is the main thread, because constructors may start
-        tasks and because some libraries (signal handlers, CUDA) want that one."""
-        if inspect.isclass(self._target):
-            self.instance = self._target(*self._args, **self._kwargs)
+        tasks and because some libraries (signal handlers, CUDA) want that one. `async def __init__` is awaited."""
+        target, args, kwargs = self._target, self._args, self._kwargs
+        if not inspect.isclass(target):
+            self.instance = target
+        elif inspect.iscoroutinefunction(target.__init__):  # type: ignore[misc]
+            instance = target.__new__(target, *args, **kwargs)
+            await instance.__init__(*args, **kwargs)  # type: ignore[misc]
+            self.instance = instance
         else:
-            self.instance = self._target
+            self.instance = target(*args, **kwargs)
         self._args, self._kwargs = (), {}
 
     def method(self, name: str) -> Method:
