@@ -13,6 +13,7 @@ from headrace import client as _client
 from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
 from headrace.config.instance import InstanceConfig
 from headrace.config.logging_config import LoggingConfig
+from headrace.config.spec import ApplicationSpec
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.handle import DEFAULT_APP, DeploymentHandle, set_driver_connector
 from headrace.instance_status import ServeStatus, overview
@@ -173,9 +174,26 @@ def run_many(
         return [make_local_deployment_handle(target.target, target.name) for target in targets]
     if controller_options:
         raise ConfigError("controller_options is not available yet; leave it out")
+    beginning = _client.Beginning()  # starts, if need be, while the applications are built
+    try:
+        specs = _build(targets)
+        client = beginning.finish()
+    except BaseException:
+        beginning.give_up()
+        raise
+    client.deploy(specs)
+    names = [spec.name for spec in specs]
+    if wait_for_applications_running:
+        client.wait_running(names)
+    handles: list[DeploymentHandle[Any]] = [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
+    if blocking:
+        _block(client)
+    return handles
+
+
+def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
     from headrace.build import build_application
 
-    # Before an instance is started: what is wrong with an application shows at once.
     specs = [
         build_application(
             target.target,
@@ -189,15 +207,7 @@ def run_many(
     for spec in specs:
         spec.runtime_env = {**spec.runtime_env, "sys_path": _sys_path()}
         spec.runtime_env.setdefault("working_dir", os.getcwd())
-    client = _client.ensure()
-    client.deploy(specs)
-    names = [spec.name for spec in specs]
-    if wait_for_applications_running:
-        client.wait_running(names)
-    handles: list[DeploymentHandle[Any]] = [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
-    if blocking:
-        _block(client)
-    return handles
+    return specs
 
 
 def _check_targets(targets: Sequence[RunTarget]) -> None:

@@ -1,8 +1,8 @@
 """This process's connection to an instance: found, or started for it.
 
 A driver (a script, a notebook, the command line) has a background thread with an event loop; its handles' routers and
-its calls to the controller live there. The first use connects to the instance that `HEADRACE_ADDRESS` or `headrace start`
-made, or else starts one of its own, which ends with this process.
+its calls to the controller live there. The first use connects to the instance that `HEADRACE_ADDRESS` names or
+`headrace start` made, or else starts one of its own, which ends with this process.
 """
 
 from __future__ import annotations
@@ -249,6 +249,44 @@ def _find() -> Client | None:
         return client
 
 
+class Beginning:
+    """An instance that is being found or started while this process does something else.
+
+    Args:
+        config: a RootConfig for the instance, should one be started; None for defaults.
+    """
+
+    def __init__(self, config: Any | None = None) -> None:
+        self._pending: Any = None
+        with _lock:
+            self._found = _find()
+            if self._found is None:
+                from headrace.engine.launch import begin_launch
+
+                self._pending = begin_launch(config if config is not None else root_config())
+
+    def finish(self) -> Client:
+        """The connection of this process.
+
+        Raises:
+            StartupError: the instance cannot start.
+        """
+        global _client, _owner_pid
+        with _lock:
+            if self._found is not None:
+                return self._found
+            root = self._pending.wait()
+            _owner_pid = os.getpid()
+            client = _client = Client(root.session, root)
+            atexit.register(_shutdown_at_exit, client)
+            return client
+
+    def give_up(self) -> None:
+        """End the instance again, if one was being started."""
+        if self._pending is not None:
+            self._pending.give_up()
+
+
 def ensure(config: Any | None = None) -> Client:
     """The connection of this process; an instance is started where none runs.
 
@@ -258,18 +296,7 @@ def ensure(config: Any | None = None) -> Client:
     Raises:
         StartupError: it cannot start.
     """
-    global _client, _owner_pid
-    with _lock:
-        found = _find()
-        if found is not None:
-            return found
-        from headrace.engine.launch import launch
-
-        root = launch(config if config is not None else root_config())
-        _owner_pid = os.getpid()
-        client = _client = Client(root.session, root)
-        atexit.register(_shutdown_at_exit, client)
-        return client
+    return Beginning(config).finish()
 
 
 def _shutdown_at_exit(client: Client) -> None:

@@ -65,16 +65,16 @@ class PendingRoot:
         """
         line = self._read_line(time.monotonic() + timeout_s)
         if line is None:
-            self._give_up()
+            self.give_up()
             raise StartupError(f"the root process did not answer within {timeout_s:g} s; the machine may be overloaded")
         if not line.endswith(b"\n"):
             status = self._process.wait()
-            self._give_up()
+            self.give_up()
             raise StartupError(f"the root process ended with status {status} before it answered; see its output above")
         answer = msgspec.json.decode(line, type=RootAnswer)
         if answer.error is not None:
             self._process.wait()
-            self._give_up()
+            self.give_up()
             raise StartupError(answer.error)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -97,7 +97,8 @@ class PendingRoot:
             line += data
         return line
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """End it, whatever state it is in."""
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process.kill()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
+from typing import Any
 
 import cloudpickle
 
@@ -25,9 +27,11 @@ from headrace.replica.sync_worker import SyncWorker
 from headrace.replica.user_code import UserCode, user_traceback
 from headrace.router.context import RequestContext, request_context
 from headrace.router.ingress_app import ingress_app_of
-from headrace.router.loaded_models import loaded_model_ids
+from headrace.router.loaded_models import loaded_model_ids, unload_all
 from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, set_current_replica
 from headrace.wire.rpc import Handler
+
+logger = logging.getLogger("headrace.replica")
 
 
 class ConstructorError(HeadraceError):
@@ -120,6 +124,7 @@ class Lifecycle:
         if options.get("user_config") is not None:
             await code.reconfigure(options["user_config"])
         await code.check_health()
+        self._warn_of_small_batches(int(options["max_ongoing_requests"]))
         self.phase = "running"
         service.set_limits(int(options["max_ongoing_requests"]), open=True)
         return InitializeReply(
@@ -192,5 +197,24 @@ class Lifecycle:
         """Let the user's code clean up."""
         if self._lifespan is not None:
             await self._lifespan.shutdown()
+        await unload_all()
         if self._user_code is not None:
             await self._user_code.close()
+
+    def _warn_of_small_batches(self, max_ongoing: int) -> None:
+        """A batch can never be larger than the number of requests that are admitted, and waits in vain to be."""
+        code = self._user_code
+        assert code is not None
+        for name in code.method_names():
+            function: Any = code.method(name).function
+            if getattr(function, "__headrace_batched__", False):
+                size = function.get_max_batch_size()
+                if size > max_ongoing:
+                    logger.warning(
+                        "batches of %s.%s will never have more than max_ongoing_requests=%d requests, though "
+                        "max_batch_size=%d; set max_ongoing_requests to at least twice max_batch_size",
+                        self._deployment,
+                        name,
+                        max_ongoing,
+                        size,
+                    )

@@ -45,7 +45,7 @@ class ReplicaService:
     Attributes:
         ongoing: calls that are being worked on.
         open: whether calls are admitted at all.
-        http: takes HTTP requests. Made by `make_http` at the first of them where the deployment was not the ingress when
+        http: takes HTTP requests. Made by `make_http` at the first where the deployment was not the ingress when
             it started: a redeploy may make it that, and leaves its replicas running.
     """
 
