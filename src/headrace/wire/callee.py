@@ -38,8 +38,8 @@ class ServerCall:
         "_body",
         "_body_ended",
         "_body_taken",
-        "_body_waiter",
-        "_window_waiter",
+        "_body_waiters",
+        "_window_waiters",
         "cancelled",
         "connection",
         "finished",
@@ -63,10 +63,10 @@ class ServerCall:
         self.cancelled = False
         self.on_cancel: Callable[[], object] | None = None
         self.window = STREAM_WINDOW
-        self._window_waiter: asyncio.Future[None] | None = None
+        self._window_waiters: list[asyncio.Future[None]] | None = None
         self._body: deque[bytes] | None = None
         self._body_ended = not flags & frames.MORE
-        self._body_waiter: asyncio.Future[None] | None = None
+        self._body_waiters: list[asyncio.Future[None]] | None = None
         self._body_taken = 0
 
     # Answers.
@@ -115,8 +115,9 @@ class ServerCall:
         while self.window <= 0:
             if self.finished:
                 raise ConnectionLost("the caller is gone")
-            self._window_waiter = self.connection.loop.create_future()
-            await self._window_waiter
+            if self._window_waiters is None:
+                self._window_waiters = []
+            await _turn(self._window_waiters, self.connection.loop)
         await self.connection.drain()
 
     # The request's body, where it streams.
@@ -132,8 +133,9 @@ class ServerCall:
                 raise ConnectionLost("the caller went away before the end of the body")
             if self._body_ended:
                 return None
-            self._body_waiter = self.connection.loop.create_future()
-            await self._body_waiter
+            if self._body_waiters is None:
+                self._body_waiters = []
+            await _turn(self._body_waiters, self.connection.loop)
         piece = self._body.popleft()
         self._grant(len(piece) + CHUNK_OVERHEAD)
         return piece
@@ -168,12 +170,12 @@ class ServerCall:
 
     def _credit_received(self, amount: int) -> None:
         self.window += amount
-        if self._window_waiter is not None and not self._window_waiter.done():
-            self._window_waiter.set_result(None)
+        if self._window_waiters:
+            _wake(self._window_waiters)
 
     def _wake_body(self) -> None:
-        if self._body_waiter is not None and not self._body_waiter.done():
-            self._body_waiter.set_result(None)
+        if self._body_waiters:
+            _wake(self._body_waiters)
 
     def _cancel(self) -> None:
         self.cancelled = True
@@ -182,6 +184,20 @@ class ServerCall:
         self._credit_received(0)
         if self.on_cancel is not None:
             self.on_cancel()
+
+
+async def _turn(waiters: list[asyncio.Future[None]], loop: asyncio.AbstractEventLoop) -> None:
+    """Wait to be woken. There may be several that wait: user code may send from more than one task."""
+    waiter = loop.create_future()
+    waiters.append(waiter)
+    await waiter
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
 
 
 class CalleeConnection(Connection):
@@ -258,7 +274,10 @@ class CalleeConnection(Connection):
             self._deadline.cancel()
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            call._cancel()
+            try:
+                call._cancel()
+            except Exception:
+                logger.exception("a call could not be told that its connection was lost")
 
 
 class Listener:

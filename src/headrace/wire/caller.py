@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from headrace.wire.codec import Buffers
 from headrace.wire.connection import Connection, SharedMemory
 from headrace.wire.errors import ConnectionLost, HandshakeFailed, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
+
+logger = logging.getLogger("headrace.wire")
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -158,7 +161,10 @@ class CallerConnection(Connection):
             self.on_lost()
         for call in calls.values():
             call.connection = None
-            call.on_lost(error)
+            try:
+                call.on_lost(error)
+            except Exception:
+                logger.exception("a call could not be told that its connection was lost")
 
 
 async def connect(
@@ -184,6 +190,8 @@ async def connect(
     try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await connection.ready
+        if connection.closed:  # whoever gets it now would never be told that it was lost
+            raise HandshakeFailed("the peer closed the connection right after the handshake")
     except BaseException:
         connection.abort()
         raise

@@ -1,7 +1,8 @@
 """One end of a connection: bytes in to frames, frames out to bytes, for callers and callees alike.
 
-Small frames are gathered and leave in one system call per loop turn. A frame too large for that goes through shared memory, or waits in a queue of its call and leaves in parts, in turn with other calls' parts,
-whenever the socket takes more.
+Small frames are gathered and leave in one system call per loop turn. A frame too large for that goes through shared
+memory, or waits in a queue of its call and leaves in parts, in turn with other calls' parts, whenever the socket takes
+more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import GeneratorType
 
 import msgspec
 
@@ -75,6 +77,8 @@ class Connection(asyncio.Protocol):
         self._assemblies: dict[int, _Assembly] = {}
         self._lent: dict[int, Segment] = {}
         self._released: deque[int] = deque()
+        self._releasing = False
+        self._closing = False
         self._thread = threading.get_ident()
 
     # What subclasses implement.
@@ -156,12 +160,20 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.write(part)
             turns.append(call_id)
+        if self._closing and not turns:
+            self.transport.close()
 
     def forget_bulk(self, call_id: int) -> None:
-        """Drop what is left of a cancelled call's large frames that have not begun to leave."""
+        """Drop a cancelled call's large frames that have not begun to leave. One in parts that has begun goes on: the
+        peer has room for it already. Small ones leave too: they may lend a segment, which the peer has to give back."""
         queue = self._bulk.get(call_id)
-        while queue is not None and len(queue) > 1:
-            queue.pop()
+        if queue is not None:
+            kept = [frame for frame in queue if not isinstance(frame, GeneratorType) or frame.gi_suspended]
+            queue.clear()
+            queue.extend(kept)
+            if not kept:
+                del self._bulk[call_id]
+                self._turns.remove(call_id)
 
     async def drain(self) -> None:
         """Wait until the socket takes more.
@@ -210,6 +222,10 @@ class Connection(asyncio.Protocol):
         except ProtocolViolation as error:
             logger.warning("closed a connection from %s: %s", self._peer(), error)
             self.abort()
+        except Exception:
+            # A frame that is none inside, or a mistake of ours; where in its bytes the peer is cannot be known now.
+            logger.exception("closed a connection from %s", self._peer())
+            self.abort()
 
     def _parse(self, data: bytes) -> None:
         position = 0
@@ -256,7 +272,8 @@ class Connection(asyncio.Protocol):
     def _release(self, segment_id: int) -> None:
         """Called by the garbage collector, perhaps on another thread: only takes a note."""
         self._released.append(segment_id)
-        if len(self._released) == 1:
+        if not self._releasing:
+            self._releasing = True
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 if threading.get_ident() == self._thread:
                     self.loop.call_soon(self._send_released)
@@ -264,6 +281,8 @@ class Connection(asyncio.Protocol):
                     self.loop.call_soon_threadsafe(self._send_released)
 
     def _send_released(self) -> None:
+        # First the flag, then the queue: what is added meanwhile is either seen here or asks for another turn.
+        self._releasing = False
         ids = []
         while self._released:
             ids.append(self._released.popleft())
@@ -311,7 +330,10 @@ class Connection(asyncio.Protocol):
         """Close after what has been written has left."""
         if not self.closed and self.transport is not None:
             self._flush()
-            self.transport.close()
+            if self._turns:
+                self._closing = True
+            else:
+                self.transport.close()
 
     def abort(self) -> None:
         """Close at once."""
