@@ -43,12 +43,7 @@ def default_name(target: Callable[..., Any]) -> str:
 
 def _check_class(cls: type) -> None:
     constructor = cls.__init__  # type: ignore[misc]
-    if inspect.iscoroutinefunction(constructor) or inspect.isasyncgenfunction(constructor):
-        raise ConfigError(
-            f"{cls.__qualname__}.__init__ is async, but Python calls constructors without awaiting them. "
-            "Make it a plain def: it may take as long as it needs."
-        )
-    if inspect.isgeneratorfunction(constructor):
+    if inspect.isgeneratorfunction(constructor) or inspect.isasyncgenfunction(constructor):
         raise ConfigError(f"{cls.__qualname__}.__init__ has a `yield`: a constructor cannot be a generator")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))

@@ -204,7 +204,7 @@ class LocalReplica:
         with self._entered():
             request = request_context.set(RequestContext("", self._app_name, self._node.name))
             try:
-                code.construct()
+                await code.construct()
             finally:
                 request_context.reset(request)
             self.context.servable_object = code.instance

@@ -189,13 +189,13 @@ def test_names_that_cannot_be_part_of_an_id_are_refused(name: Any) -> None:
         deployment(name=name)
 
 
-def test_async_constructor_is_refused() -> None:
-    class Async:
-        async def __init__(self) -> None:  # type: ignore[misc]
-            pass
+def test_constructor_that_is_a_generator_is_refused() -> None:
+    class Yields:
+        def __init__(self) -> None:  # type: ignore[misc]
+            yield
 
-    with pytest.raises(ConfigError, match="__init__ is async"):
-        deployment(Async)
+    with pytest.raises(ConfigError, match="yield"):
+        deployment(Yields)
 
 
 def test_abstract_class_is_refused() -> None:

@@ -97,6 +97,23 @@ def test_while_a_constructor_takes_its_time_requests_wait(http: httpx.Client, tm
     until(lambda: serve.status().applications["default"].status == "RUNNING")
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_an_async_constructor_is_awaited(http: httpx.Client, local: bool) -> None:
+    @serve.deployment
+    class Engine:
+        async def __init__(self, model: str) -> None:  # type: ignore[misc]
+            import asyncio
+
+            await asyncio.sleep(0)
+            self.model = model
+
+        def __call__(self) -> str:
+            return self.model
+
+    handle = serve.run(Engine.bind("tiny"), local_testing_mode=local)
+    assert handle.remote().result() == "tiny"
+
+
 def configurable(asynchronous: bool) -> Any:
     class Configured:
         def __init__(self) -> None:

@@ -81,7 +81,7 @@ class UserCode:
         target, args, kwargs = self._target, self._args, self._kwargs
         if not inspect.isclass(target):
             self.instance = target
-        elif inspect.iscoroutinefunction(target.__init__):  # type: ignore[misc]
+        elif inspect.iscoroutinefunction(target.__init__):
             instance = target.__new__(target, *args, **kwargs)
             await instance.__init__(*args, **kwargs)  # type: ignore[misc]
             self.instance = instance
