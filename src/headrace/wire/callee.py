@@ -201,7 +201,11 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
 
 
 class CalleeConnection(Connection):
-    """Takes calls, hands them to a service."""
+    """Takes calls, hands them to a service.
+
+    Attributes:
+        on_lost: called once when the connection ends.
+    """
 
     def __init__(
         self,
@@ -213,6 +217,7 @@ class CalleeConnection(Connection):
     ) -> None:
         super().__init__(loop, shared)
         self.calls: dict[int, ServerCall] = {}
+        self.on_lost: Callable[[], None] | None = None
         self._secret = secret
         self._service = service
         self._connections = connections

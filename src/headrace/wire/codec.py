@@ -23,8 +23,8 @@ from typing import Any
 from headrace.exceptions import SerializationError
 from headrace.wire import frames
 
-_ALIGN = 64
-_PAD = bytes(_ALIGN)
+ALIGN = 64
+_PAD = bytes(ALIGN)
 _PICKLE_ERRORS = (pickle.PicklingError, AttributeError, TypeError, RecursionError)
 
 Buffers = list["bytes | memoryview"]
@@ -73,7 +73,7 @@ def _layout(data: bytes, out: list[pickle.PickleBuffer]) -> Buffers:
     for part in pieces:
         parts.append(part)
         position += len(part)
-        pad = -position % _ALIGN
+        pad = -position % ALIGN
         if pad:
             parts.append(_PAD[:pad])
             position += pad
@@ -99,4 +99,4 @@ def decode(flags: int, payload: bytes | memoryview) -> Any:
 
 
 def _aligned(position: int) -> int:
-    return position + (-position % _ALIGN)
+    return position + (-position % ALIGN)

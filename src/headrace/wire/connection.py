@@ -19,7 +19,7 @@ from types import GeneratorType
 import msgspec
 
 from headrace.wire import frames
-from headrace.wire.codec import Buffers
+from headrace.wire.codec import ALIGN, Buffers
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
 from headrace.wire.frames import HEAD, HEAD_BYTES, MAX_FRAME
 from headrace.wire.shm import MIN_PAYLOAD, Segment, SegmentPool, map_segment
@@ -43,14 +43,17 @@ class SharedMemory:
 
 
 class _Assembly:
-    __slots__ = ("buffer", "flags", "header_len", "kind", "position")
+    """A frame that arrives in parts. Its header lies so that the payload, and the arrays in it, are aligned."""
+
+    __slots__ = ("buffer", "flags", "header_len", "kind", "payload_start", "position")
 
     def __init__(self, total: int, header_len: int, kind: int, flags: int) -> None:
-        self.buffer = bytearray(total)
+        self.position = -header_len % ALIGN
+        self.payload_start = self.position + header_len
+        self.buffer = bytearray(self.position + total)
         self.header_len = header_len
         self.kind = kind
         self.flags = flags
-        self.position = 0
 
 
 class Connection(asyncio.Protocol):
@@ -307,8 +310,9 @@ class Connection(asyncio.Protocol):
         if end == len(assembly.buffer):
             del self._assemblies[call_id]
             view = memoryview(assembly.buffer)
-            header = bytes(view[: assembly.header_len])
-            self.frame_received(assembly.kind, assembly.flags, call_id, header, view[assembly.header_len :])
+            start = assembly.payload_start
+            header = bytes(view[start - assembly.header_len : start])
+            self.frame_received(assembly.kind, assembly.flags, call_id, header, view[start:])
 
     # The end.
 
