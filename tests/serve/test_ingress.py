@@ -109,7 +109,7 @@ def test_websockets_reach_the_replica(http: httpx.Client, instance: driver.Clien
             with pytest.raises(ConnectionClosed) as closed:
                 await socket.recv()
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 4000
-        with pytest.raises(Exception, match="403|rejected|404"):
+        with pytest.raises(Exception, match=r"403|rejected|404"):
             async with connect(f"{url}/nowhere"):
                 pass
 
