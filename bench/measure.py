@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import resource
 import statistics
 import time
@@ -42,9 +41,8 @@ def measure(peer: Peer, python: Path, workload: Workload, settings: Settings) ->
     connections = (settings.connections or workload.connections) if workload.kind == "load" else None
     try:
         repeats = kinds[workload.kind](peer, python, workload, settings)
-    except (ServerFailed, wrk.LoadFailed, OSError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
-        return Result(workload.name, peer.name, "failed", reason, connections)
+    except (ServerFailed, wrk.LoadFailed) as error:
+        return Result(workload.name, peer.name, "failed", str(error), connections)
     return Result(workload.name, peer.name, "ok", "", connections, repeats)
 
 
@@ -140,4 +138,15 @@ def _new_replica(peer: Peer, python: Path, workload: Workload, settings: Setting
                 time.sleep(0.001)  # polling, gently: the new replica needs the cores
             repeats.append(Repeat(ready_s=time.monotonic() - started))
             seen.add(who)
+            _expect_all(probe, server, seen, settings.ready_timeout_s)
     return repeats
+
+
+def _expect_all(probe: Probe, server: Server, expected: set[bytes], timeout_s: float) -> None:
+    """Whether the new replica came beside the old ones, and not in the place of one."""
+    missing = set(expected)
+    deadline = time.monotonic() + timeout_s
+    while missing:
+        missing.discard(probe.ask(server.requests[0])[1])
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"{len(missing)} of {len(expected)} replicas no longer answer")

@@ -24,7 +24,7 @@ from bench.workload import Workload, wrong_answer
 _BROKEN_AFTER_S = 5.0
 
 # What a server may inherit: enough to run, nothing that changes how Python or a framework behaves.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 
 
 class ServerFailed(Exception):
@@ -52,11 +52,13 @@ class Server:
 def running(peer: Peer, python: Path, workload: Workload, ready_timeout_s: float) -> Iterator[Server]:
     """Run `workload`'s application on `peer` for the length of the `with` block.
 
-    Raises ServerFailed if it ends, answers wrongly, or has not answered after `ready_timeout_s` seconds.
+    Raises ServerFailed if it ends, answers wrongly, or has not answered after `ready_timeout_s` seconds, and in place
+    of what a probe raises inside the block.
     """
     scratch = Path(tempfile.mkdtemp(prefix="hb-", dir=tempfile.gettempdir()))  # short: it holds Unix sockets
     port = _free_port()
     variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    variables["HOME"] = str(scratch)  # what a framework writes into the home folder ends with the run
     variables |= {name: value.replace("{scratch}", str(scratch)) for name, value in peer.variables.items()}
     log_path = scratch / "server.log"
     started = time.monotonic()
@@ -76,8 +78,8 @@ def running(peer: Peer, python: Path, workload: Workload, ready_timeout_s: float
         requests = peer.requests(workload)
         _wait_until_ready(leader, port, requests, workload, started + ready_timeout_s)
         yield Server(port, requests, time.monotonic() - started, leader.stdin)
-    except ServerFailed as error:
-        raise ServerFailed(f"{error}{_end_of_log(log_path)}") from error
+    except (ServerFailed, OSError, http.client.HTTPException) as error:
+        raise ServerFailed(f"{error or type(error).__name__}{_end_of_log(log_path)}") from error
     finally:
         leader.stdin.close()
         processes.end_all(leader)

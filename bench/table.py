@@ -59,7 +59,7 @@ def table_of(run: Run, workloads: Sequence[Workload], peers: Sequence[Peer]) -> 
         table.add_column(heading, justify="right", no_wrap=True)
     disturbed = False
     for workload in workloads:
-        heads = _heads(run, workload)
+        heads = _heads(run, workload, len(peers))
         for position, peer in enumerate(peers):
             result = run.find(workload.name, peer.name)
             head = heads[position] if position < len(heads) else ""
@@ -79,8 +79,9 @@ def table_of(run: Run, workloads: Sequence[Workload], peers: Sequence[Peer]) -> 
     return table
 
 
-def _heads(run: Run, workload: Workload) -> list[str]:
-    """What stands in the first column beside a workload's rows."""
+def _heads(run: Run, workload: Workload, rows: int) -> list[str]:
+    """What stands in the first column beside a workload's rows; several lines in the last where the rows are few."""
     connections = next((one.connections for one in run.results if one.workload == workload.name and one.connections), 0)
     heads = [workload.title, f"{connections} connections" if connections else "", goal_of(workload)]
-    return [head for head in heads if head]
+    lines = [head for head in heads if head]
+    return [*lines[: rows - 1], "\n".join(lines[rows - 1 :])]

@@ -68,7 +68,7 @@ GROWTH = (
     *(
         Workload(
             f"routes-{count}",
-            f"{count} deployments with routes",
+            f"{count} deployment{'s'[: count - 1]} with routes",
             "routes",
             group="routes",
             size=count,
@@ -77,10 +77,13 @@ GROWTH = (
         for count in (1, 10, 100, 1000)
     ),
     *(
-        Workload(f"replicas-{count}", f"{count} replicas", "replicas", group="replicas", size=count)
+        Workload(f"replicas-{count}", f"{count} replica{'s'[: count - 1]}", "replicas", group="replicas", size=count)
         for count in (1, 2, 4, 8, 16, 32, 64)
     ),
-    *(_array(f"payload-{name}", f"{name} payload", size, 4, "payload") for name, size in _PAYLOADS.items()),
+    *(
+        _array(f"payload-{name}", f"{size:,} bytes to a second deployment", size, 4, "payload")
+        for name, size in _PAYLOADS.items()
+    ),
 )
 
 WORKLOADS = CORE + GROWTH

@@ -84,8 +84,7 @@ def lua_script(requests: Sequence[Request]) -> str:
         lines += [
             f"local paths = {{{paths}}}",
             "local ready, turn = {}, 0",
-            "function init(arguments)",
-            "  wrk.init(arguments)",
+            "function init(arguments)",  # wrk has set the Host header by then
             "  for i, path in ipairs(paths) do ready[i] = wrk.format(nil, path) end",
             "end",
             "function request()",

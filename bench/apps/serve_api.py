@@ -125,6 +125,16 @@ def build(app: str, size: int):
     return plain[app].bind()
 
 
+def scale_in_ray(count: int) -> None:
+    """Ask Ray Serve's controller for a number of replicas: a second `serve.run` would replace those that there are."""
+    import ray
+    from ray.serve._private.common import DeploymentID
+    from ray.serve.context import _get_global_client
+
+    deployment = DeploymentID(name="WhoAnswers", app_name="default")
+    ray.get(_get_global_client()._controller.update_deployment_replicas.remote(deployment, count))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("framework", choices=["ray", "headrace"])
@@ -133,7 +143,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1)
     parser.add_argument("--quiet", action="store_true", help="no access log")
     arguments = parser.parse_args()
-    if arguments.framework == "ray":
+    in_ray = arguments.framework == "ray"
+    if in_ray:
         import ray
 
         # Everything on loopback; the rest is what ray.init() does by itself.
@@ -147,9 +158,12 @@ def main() -> None:
         ]
         serve.run_many(targets, blocking=True)
     elif arguments.app == "new-replica":
-        serve.run(WhoAnswers.bind())
+        serve.run(WhoAnswers.bind(), external_scaler_enabled=in_ray)
         for line in sys.stdin:  # each line is a number of replicas
-            serve.run(WhoAnswers.options(num_replicas=int(line)).bind())
+            if in_ray:
+                scale_in_ray(int(line))
+            else:
+                serve.run(WhoAnswers.options(num_replicas=int(line)).bind())
     else:
         serve.run(build(arguments.app, arguments.size), route_prefix="/", blocking=True)
 

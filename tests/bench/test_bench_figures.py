@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import http.server
+import shutil
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from bench.peer import Request
@@ -88,6 +92,33 @@ def test_several_requests_are_sent_in_turn() -> None:
     script = wrk.lua_script([Request(path="/app0"), Request(path="/app1")])
     assert 'local paths = {"/app0", "/app1"}' in script
     assert "function request" in script
+
+
+class _Routes(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        self.asked.add(self.path)
+        self.send_response(503 if self.path == "/broken" else 200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_asks_every_route_and_tells_errors_from_answers() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Routes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        told = wrk.run(server.server_port, [Request(path="/a"), Request(path="/b"), Request(path="/broken")], 2, 1)
+        server.shutdown()
+    assert _Routes.asked == {"/a", "/b", "/broken"}
+    assert told.socket_errors == 0
+    assert told.status_errors == pytest.approx(told.requests / 3, abs=2)
+    assert 0 < told.p50_ms <= told.p99_ms
 
 
 def test_text_that_lua_would_read_otherwise_is_refused() -> None:
