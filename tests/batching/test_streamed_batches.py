@@ -123,7 +123,7 @@ async def test_a_generator_that_raises_fails_each_stream_after_its_elements() ->
         elements: list[object] = []
         try:
             async for element in breaks(item):
-                elements.append(element)  # noqa: PERF401 - what came before the error counts
+                elements.append(element)
         except ValueError as error:
             return elements, error
         return elements, None
