@@ -250,6 +250,10 @@ class LocalReplica:
         with self._entered():
             self._service.request(call)
 
+    def never_ran(self, call: ServerCall) -> None:
+        assert self._service is not None
+        self._service.never_ran(call)
+
     @contextmanager
     def _entered(self) -> Iterator[None]:
         token = replica_in_this_process.set(self.context)

@@ -84,6 +84,8 @@ class Requests:
         if self.answer is not None:
             self.answer(call)
 
+    def never_ran(self, call: ServerCall) -> None: ...
+
     async def next(self) -> ServerCall:
         await until(lambda: self.calls)
         return self.calls.pop(0)

@@ -90,7 +90,7 @@ class HttpService:
             task = service.loop.create_task(coroutine)
         finally:
             request_context.reset(token)
-        call.on_cancel = task.cancel
+        call.task = task
 
     # Plain handlers.
 
@@ -143,6 +143,7 @@ class HttpService:
     async def _collect_and_run(
         self, call: ServerCall, context: RequestContext, scope: dict[str, Any], plan: HandlerPlan
     ) -> None:
+        call.entered = True
         call.accept_body()
         pieces = []
         size = 0
@@ -172,6 +173,7 @@ class HttpService:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
+        call.entered = True
         try:
             result = encode_result(await function(*args, **kwargs))
             if type(result) is EncodedResponse and result.background is None and len(result.body) < LARGE_BODY:
@@ -214,7 +216,7 @@ class HttpService:
             token = request_context.set(context)
             task = service.loop.create_task(self._run(call, context, scope, lambda: value, (), {}))
             request_context.reset(token)
-            call.on_cancel = task.cancel
+            call.task = task
 
         job = service.worker.submit(function, args, kwargs, done)
 
@@ -311,6 +313,7 @@ class HttpService:
     # ASGI applications.
 
     async def _run_asgi_app(self, call: ServerCall, context: RequestContext, app: ASGIApp, scope: Message) -> None:
+        call.entered = True
         sender = AsgiSender(self._service, call)
         receive = _receiver(call)
         call.accept_body()
@@ -328,6 +331,7 @@ class HttpService:
             self._service.released()
 
     async def _run_websocket(self, call: ServerCall, context: RequestContext, header: HttpHeader) -> None:
+        call.entered = True
         scope = _scope(header)
         scope.pop("method")
         scope["type"] = "websocket"

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import cloudpickle
 
@@ -45,6 +46,7 @@ class ReplicaService:
     Attributes:
         ongoing: calls that are being worked on.
         open: whether calls are admitted at all.
+        controllers: connections over which control calls have come.
         http: takes HTTP requests. Made by `make_http` at the first where the deployment was not the ingress when
             it started: a redeploy may make it that, and leaves its replicas running.
     """
@@ -61,6 +63,7 @@ class ReplicaService:
         self.http: HttpCalls | None = None
         self.make_http: Callable[[], HttpCalls] | None = None
         self.on_idle: Callable[[], None] | None = None
+        self.controllers: WeakSet[CalleeConnection] = WeakSet()
         self._control = control
         self._rejected: deque[CalleeConnection] = deque()
         self._announcing: asyncio.TimerHandle | None = None
@@ -68,6 +71,7 @@ class ReplicaService:
     def request(self, call: ServerCall) -> None:
         flags = call.flags
         if flags & frames.CONTROL:
+            self.controllers.add(call.connection)
             self._control.request(call)
             return
         if self.ongoing >= self.max_ongoing or not self.open:
@@ -84,6 +88,10 @@ class ReplicaService:
                     self._finish_with_exception(call, error)
         else:
             self._start(call)
+
+    def never_ran(self, call: ServerCall) -> None:
+        if not call.flags & frames.CONTROL:
+            self.released()
 
     # Admission.
 
@@ -160,11 +168,12 @@ class ReplicaService:
             task = self.loop.create_task(coroutine)
         finally:
             request_context.reset(token)
-        call.on_cancel = task.cancel
+        call.task = task
 
     async def _run(
         self, call: ServerCall, context: RequestContext, function: Callable[..., Any], args: Any, kwargs: Any
     ) -> None:
+        call.entered = True
         try:
             value = await function(*args, **kwargs)
         except asyncio.CancelledError:
@@ -187,7 +196,7 @@ class ReplicaService:
                 token = request_context.set(context)
                 task = self.loop.create_task(self._run(call, context, _awaiting(value), (), {}))
                 request_context.reset(token)
-                call.on_cancel = task.cancel
+                call.task = task
             elif inspect.isgenerator(value) or inspect.isasyncgen(value):
                 self._finish_with_exception(call, _needs_stream(getattr(function, "__name__", "__call__")), log=False)
             else:
@@ -205,6 +214,7 @@ class ReplicaService:
         args: Any,
         kwargs: Any,
     ) -> None:
+        call.entered = True
         call.start(0, b"")
         try:
             if kind is MethodKind.SYNC:

@@ -25,13 +25,18 @@ class Service(Protocol):
 
     def request(self, call: ServerCall) -> None: ...
 
+    def never_ran(self, call: ServerCall) -> None:
+        """The call's task was cancelled before its first step, so none of its code has run or will."""
+
 
 class ServerCall:
     """A call to answer: `respond` or `fail` or `reject` it, or `start`, `chunk`…, `end`.
 
     Attributes:
         flags: what the header is (`frames.HTTP`, …) and how the payload is encoded.
-        on_cancel: called when the caller abandons the call or its connection ends.
+        task: what works on it; cancelled when the caller abandons the call or its connection ends. Its first step sets
+            `entered`.
+        on_cancel: called in place of that where there is no task.
     """
 
     __slots__ = (
@@ -42,12 +47,14 @@ class ServerCall:
         "_window_waiters",
         "cancelled",
         "connection",
+        "entered",
         "finished",
         "flags",
         "header",
         "id",
         "on_cancel",
         "payload",
+        "task",
         "window",
     )
 
@@ -61,6 +68,8 @@ class ServerCall:
         self.payload = payload
         self.finished = False
         self.cancelled = False
+        self.entered = False
+        self.task: asyncio.Task[None] | None = None
         self.on_cancel: Callable[[], object] | None = None
         self.window = STREAM_WINDOW
         self._window_waiters: list[asyncio.Future[None]] | None = None
@@ -182,7 +191,11 @@ class ServerCall:
         self.finished = True
         self._wake_body()
         self._credit_received(0)
-        if self.on_cancel is not None:
+        if self.task is not None:
+            self.task.cancel()
+            if not self.entered:
+                self.connection.service.never_ran(self)
+        elif self.on_cancel is not None:
             self.on_cancel()
 
 
@@ -219,7 +232,7 @@ class CalleeConnection(Connection):
         self.calls: dict[int, ServerCall] = {}
         self.on_lost: Callable[[], None] | None = None
         self._secret = secret
-        self._service = service
+        self.service = service
         self._connections = connections
         self._nonce = auth.nonce()
         self._deadline: asyncio.TimerHandle | None = None
@@ -255,7 +268,7 @@ class CalleeConnection(Connection):
         if kind == frames.REQUEST:
             call = ServerCall(self, call_id, flags, header, payload)
             self.calls[call_id] = call
-            self._service.request(call)
+            self.service.request(call)
             return
         known = self.calls.get(call_id)
         if known is None:

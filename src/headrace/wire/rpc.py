@@ -56,11 +56,14 @@ class RpcService:
 
     def request(self, call: ServerCall) -> None:
         task = call.connection.loop.create_task(self._answer(call))
-        call.on_cancel = task.cancel
+        call.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def never_ran(self, call: ServerCall) -> None: ...
+
     async def _answer(self, call: ServerCall) -> None:
+        call.entered = True
         name = call.header.decode("utf-8", "replace")
         try:
             method = self._methods.get(name)
