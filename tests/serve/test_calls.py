@@ -170,6 +170,14 @@ def test_a_cancelled_response_raises_and_frees_its_place(http: httpx.Client) -> 
     assert handle.add.remote(1).result(timeout_s=5) == 2
 
 
+def test_a_request_that_is_cancelled_before_it_began_leaves_no_place_taken(http: httpx.Client) -> None:
+    handle = serve.run(Calculator.options(max_ongoing_requests=1).bind())
+    for _ in range(50):
+        # Request and cancellation leave in one frame's company, so that the replica meets both in one loop turn.
+        handle.sleep.remote(60).cancel()
+    assert handle.add.remote(1).result(timeout_s=10) == 2
+
+
 async def test_responses_can_be_awaited_on_any_loop(http: httpx.Client) -> None:
     handle = await asyncio.to_thread(serve.run, Calculator.bind())
     assert await handle.add.remote(1) == 2

@@ -290,23 +290,6 @@ def test_a_client_that_hangs_up_cancels_the_work_all_the_way_down(http: httpx.Cl
     _until(lambda: inner.counts.remote().result() == (2, 2))
 
 
-@serve.deployment(max_ongoing_requests=4)
-class Quick:
-    async def __call__(self, request: Request) -> str:
-        return "ok"
-
-
-def test_clients_that_hang_up_at_once_leave_no_place_taken(http: httpx.Client, instance: driver.Client) -> None:
-    serve.run(Quick.bind())
-    for _ in range(200):
-        with socket.create_connection(instance.session.http) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
-    assert [http.get("/").text for _ in range(8)] == ["ok"] * 8
-    started = time.monotonic()
-    serve.delete("default")
-    assert time.monotonic() - started < 10, "a place that nobody holds kept the replica from draining"
-
-
 def test_slow_clients_do_not_hold_up_others(http: httpx.Client, instance: driver.Client) -> None:
     serve.run(Echo.bind())
     slow = [socket.create_connection(instance.session.http) for _ in range(50)]
