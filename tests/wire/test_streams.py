@@ -115,7 +115,9 @@ async def test_several_tasks_may_send_one_stream(folder: Path) -> None:
                     stream.took(len(payload))
                 taken = len(stream.payloads)
                 await asyncio.sleep(0)
-        assert sorted(bytes(payload[:1]) for payload in stream.payloads) == [b"a"] * MANY + [b"b"] * MANY + [b"c"] * MANY
+        assert (
+            sorted(bytes(payload[:1]) for payload in stream.payloads) == [b"a"] * MANY + [b"b"] * MANY + [b"c"] * MANY
+        )
 
 
 async def _send_body(both: Connected, call: Any, count: int) -> int:

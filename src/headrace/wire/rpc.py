@@ -79,7 +79,9 @@ class RpcService:
             else:
                 call.respond(0, b"", _encode(await method.function(*arguments)))
         except asyncio.CancelledError:
-            raise
+            if call.cancelled:
+                raise
+            call.fail(0, _encode(("CancelledError", f"{name} was cancelled where it ran")))
         except ConnectionLost:
             pass
         except Exception as error:
