@@ -172,6 +172,7 @@ def test_a_cancelled_response_raises_and_frees_its_place(http: httpx.Client) -> 
 
 def test_a_request_that_is_cancelled_before_it_began_leaves_no_place_taken(http: httpx.Client) -> None:
     handle = serve.run(Calculator.options(max_ongoing_requests=1).bind())
+    assert handle.add.remote(1).result() == 2  # connected: from now on requests leave at once
     for _ in range(50):
         # Request and cancellation leave in one frame's company, so that the replica meets both in one loop turn.
         handle.sleep.remote(60).cancel()
