@@ -299,7 +299,7 @@ class ReplicaRunner:
         try:
             client = await self._connected(CONNECT_FOR_S)
             # The replica gives up by itself; a little later we do not believe in it any more.
-            await client.call("drain", request, timeout_s=timeout_s + 1.0)
+            await client.call("drain", request, timeout_s=timeout_s + 2.0)
         except (OSError, WireError):
             self.feed(rm.DrainTimedOut())
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -29,9 +30,13 @@ from headrace.router.context import RequestContext, request_context
 from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids, unload_all
 from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, set_current_replica
+from headrace.wire.callee import Listener
 from headrace.wire.rpc import Handler
 
 logger = logging.getLogger("headrace.replica")
+
+_FAREWELL_S = 1.0
+"""How long callers have to hang up; one that is stopped in a debugger must not hold up an update."""
 
 
 class ConstructorError(HeadraceError):
@@ -45,6 +50,7 @@ class Lifecycle:
         self.replica_id = replica_id
         self.phase = "starting"
         self.service: ReplicaService = None  # type: ignore[assignment]
+        self.listener: Listener | None = None
         self._app = app
         self._deployment = deployment
         self._spec: ReplicaSpec | None = None
@@ -175,7 +181,7 @@ class Lifecycle:
         )
 
     async def drain(self, request: DrainRequest) -> bool:
-        """Admit nothing any more and wait for what is in flight.
+        """Admit nothing any more, wait for what is in flight, and until all callers have hung up.
 
         Returns:
             Whether all was answered within `timeout_s`.
@@ -191,7 +197,20 @@ class Lifecycle:
                     await self._idle.wait()
         except TimeoutError:
             return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._callers_gone()
         return True
+
+    async def _callers_gone(self) -> None:
+        """Callers hang up when they learn that this replica leaves. What they have sent until then is rejected and goes
+        to another one; were the process gone, it would be lost."""
+        if self.listener is None:
+            return
+        while callers := self.listener.connections - set(self.service.controllers):
+            gone = asyncio.Event()
+            callers.pop().on_lost = gone.set
+            await gone.wait()
 
     async def close(self) -> None:
         """Let the user's code clean up."""

@@ -66,7 +66,7 @@ async def _serve(process: ProcessContext) -> None:
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
     )
-    listener = await listen(wire, process.secret, service, shared)
+    listener = lifecycle.listener = await listen(wire, process.secret, service, shared)
     await stop.wait()
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
