@@ -13,7 +13,6 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -29,12 +28,14 @@ from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceErro
 from headrace.router.hub import RouterHub, current_hub, set_hub
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost, RpcError
+from headrace.wire.rpc import RpcClient
 from headrace.wire.shm import shared_folder
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 30.0
 SHUTDOWN_TIMEOUT_S = 60.0
+_LOOK_EVERY_S = 0.25
 
 
 class Client:
@@ -116,15 +117,13 @@ class Client:
         """
 
         async def attempt() -> T:
-            deadline = time.monotonic() + timeout_s
-            while True:
-                try:
-                    async with asyncio.timeout(deadline - time.monotonic()):
-                        controller = await self.hub.controller()
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    controller = await self._controller()
+                    try:
                         return await controller.call(method, body, type=type)
-                except ConnectionLost:
-                    if not self.alive:
-                        raise NotRunningError("the Headrace instance has ended") from None
+                    except ConnectionLost:
+                        continue
 
         try:
             return self.run(attempt())
@@ -133,6 +132,17 @@ class Client:
         except TimeoutError:
             what = "has ended" if not self.alive else f"did not answer within {timeout_s:g} s"
             raise NotRunningError(f"the Headrace instance in {self.session.dir} {what}") from None
+
+    async def _controller(self) -> RpcClient:
+        """The connection to the controller. There is none while another one starts, and none any more when the instance
+        has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    return await self.hub.controller()
+            except TimeoutError:
+                if not self.alive:
+                    raise NotRunningError("the Headrace instance has ended") from None
 
     def deploy(self, applications: list[ApplicationSpec], replace_all: bool = False) -> None:
         self.call("deploy", DeployRequest(applications=applications, replace_all=replace_all), DeployReply)
