@@ -208,8 +208,8 @@ class FakeEngine:
     async def shutdown(self) -> None:
         self.ended.set()
 
-    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
-        return self.allocator.allocate(name, request, group)
+    def allocate(self, name: str, request: ResourceRequest) -> Allocation | Refusal:
+        return self.allocator.allocate(name, request)
 
     def release(self, name: str) -> None:
         self.allocator.release(name)

@@ -208,7 +208,7 @@ class DeploymentManager:
             runner.start(process_of(replica_id, spec, options, self.application.runtime_env))
 
     def _allocate(self, process: str, options: DeploymentOptions, version: str) -> bool:
-        granted = self._services.engine.allocate(process, resources_of(options), self.key)
+        granted = self._services.engine.allocate(process, resources_of(options))
         if not isinstance(granted, Refusal):
             if granted.warning is not None:
                 logger.warning("%s", granted.warning)

@@ -92,8 +92,8 @@ class LocalEngine:
             writer.close()
         raise ConnectionError("the root of the instance is gone")
 
-    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
-        return self._allocator.allocate(name, request, group)
+    def allocate(self, name: str, request: ResourceRequest) -> Allocation | Refusal:
+        return self._allocator.allocate(name, request)
 
     def release(self, name: str) -> None:
         self._allocator.release(name)

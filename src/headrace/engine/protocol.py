@@ -45,10 +45,10 @@ class Engine(Protocol):
         """End every process, the caller included. Returns when the engine has begun."""
         ...
 
-    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
+    def allocate(self, name: str, request: ResourceRequest) -> Allocation | Refusal:
         """Set resources aside for the process `name` before it is started. Asking again gives the same answer.
 
-        `group` is whose process it is (a deployment): `Allocation.warning` comes once per group.
+        `Allocation.warning` comes with the first that asks for more CPUs than there are, once.
         """
         ...
 

@@ -58,7 +58,7 @@ class Allocation(msgspec.Struct, kw_only=True, frozen=True):
         gpu_indices: places in `Machine.gpus`.
         env: what to set in the process. `CUDA_VISIBLE_DEVICES` is set for a process that has GPUs, and is left as it
             is for one that has none, as Ray does.
-        warning: for a person to read, once per group: more CPUs are asked for than there are.
+        warning: for a person to read, once per instance: more CPUs are asked for than there are.
     """
 
     request: ResourceRequest
@@ -103,20 +103,19 @@ class Allocator:
         self._cpu_parts_used = 0
         self._memory_used = 0
         self._custom_parts_used = dict.fromkeys(machine.resources, 0)
-        self._warned: set[str] = set()
+        self._warned = False
 
     @property
     def held(self) -> Mapping[str, Allocation]:
         """What is given out, by name."""
         return self._held
 
-    def allocate(self, name: str, request: ResourceRequest, group: str | None = None) -> Allocation | Refusal:
+    def allocate(self, name: str, request: ResourceRequest) -> Allocation | Refusal:
         """Set resources aside for the process `name`, until `release(name)`. Asking again gives the same answer.
 
         Args:
             name: the process.
             request: what it needs.
-            group: whose process it is (a deployment); the warning about CPUs is given once per group. Default: `name`.
 
         Raises:
             ValueError: `name` already holds something else.
@@ -137,7 +136,7 @@ class Allocator:
             return Refusal(kind="not_now", reason=not_now)
         env = {"CUDA_VISIBLE_DEVICES": ",".join(self.machine.gpus[i] for i in gpu_indices)} if gpu_indices else {}
         allocation = Allocation(
-            request=request, gpu_indices=gpu_indices, env=env, warning=self._cpu_warning(request, group or name)
+            request=request, gpu_indices=gpu_indices, env=env, warning=self._cpu_warning(request)
         )
         self.restore(name, allocation)
         return allocation
@@ -240,12 +239,12 @@ class Allocator:
                 )
         return None
 
-    def _cpu_warning(self, request: ResourceRequest, group: str) -> str | None:
+    def _cpu_warning(self, request: ResourceRequest) -> str | None:
         asked = self._cpu_parts_used + _parts(request.num_cpus)
-        if not request.num_cpus or asked <= _parts(self.machine.num_cpus) or group in self._warned:
+        if not request.num_cpus or asked <= _parts(self.machine.num_cpus) or self._warned:
             return None
-        self._warned.add(group)
+        self._warned = True
         return (
-            f"'{group}' brings the CPUs that replicas ask for to {_shown(asked / PARTS)}, this machine has "
-            f"{_shown(self.machine.num_cpus)}; the replicas will share them"
+            f"replicas ask for {_shown(asked / PARTS)} CPUs together, this machine has "
+            f"{_shown(self.machine.num_cpus)}: they share them"
         )
