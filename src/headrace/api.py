@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -293,10 +293,17 @@ def get_app_handle(name: str) -> DeploymentHandle[Any]:
     Raises:
         HeadraceError: there is no such application.
     """
-    for application in _client.find().status().applications:
-        if application.name == name:
-            return DeploymentHandle(application.ingress, name)
-    raise HeadraceError(f"application {name!r} does not exist")
+    applications = {application.name: application for application in _client.find().status().applications}
+    if name not in applications:
+        raise HeadraceError(f"application {name!r} does not exist; {_hint(name, applications)}")
+    return DeploymentHandle(applications[name].ingress, name)
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    from headrace.config.problems import nearest
+
+    meant = nearest(name, names)
+    return f"did you mean {meant!r}?" if meant else f"there are {', '.join(sorted(names)) or 'none'}"
 
 
 def get_deployment_handle(
@@ -315,9 +322,11 @@ def get_deployment_handle(
     if app_name is None:
         app_name = replica.app_name if replica is not None else DEFAULT_APP
     if _check_exists and replica is None:
-        for application in _client.find().status().applications:
-            if application.name == app_name and any(d.name == deployment_name for d in application.deployments):
-                break
-        else:
-            raise HeadraceError(f"deployment {deployment_name!r} does not exist in application {app_name!r}")
+        applications = {application.name: application for application in _client.find().status().applications}
+        where = f"deployment {deployment_name!r} does not exist in application {app_name!r}"
+        if app_name not in applications:
+            raise HeadraceError(f"{where}, for there is no such application; {_hint(app_name, applications)}")
+        names = [deployment.name for deployment in applications[app_name].deployments]
+        if deployment_name not in names:
+            raise HeadraceError(f"{where}; {_hint(deployment_name, names)}")
     return DeploymentHandle(deployment_name, app_name)

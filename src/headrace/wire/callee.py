@@ -296,6 +296,8 @@ class CalleeConnection(Connection):
                 call._cancel()
             except Exception:
                 logger.exception("a call could not be told that its connection was lost")
+        if self.on_lost is not None:
+            self.on_lost()
 
 
 class Listener:
