@@ -22,6 +22,7 @@ class RoutedCall(Call):
     Attributes:
         retryable: whether it may be sent again when its replica died before it answered.
         settled: answered, failed or abandoned; nothing more will be told.
+        sequence: its place among the requests of its router, by when they came.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class RoutedCall(Call):
         "responding",
         "retryable",
         "router",
+        "sequence",
         "session_id",
         "settled",
     )
@@ -64,6 +66,7 @@ class RoutedCall(Call):
         self.settled = False
         self.responding = False
         self.attempts = 0
+        self.sequence = 0
         self.link: ReplicaLink | None = None
         self.router: Router | None = None
 
@@ -113,10 +116,13 @@ class RoutedCall(Call):
 
     def on_reject(self, header: bytes) -> None:
         link, self.link = self.link, None
+        self.attempts -= 1
         link.rejected(header)  # type: ignore[union-attr]
         self.router.requeue(self)  # type: ignore[union-attr]
 
     def on_lost(self, error: ConnectionLost) -> None:
+        if self.settled:
+            return
         link, self.link = self.link, None
         link.inflight -= 1  # type: ignore[union-attr]
         self.router.lost(self)  # type: ignore[union-attr]

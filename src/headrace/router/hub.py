@@ -18,7 +18,7 @@ import msgspec
 from headrace.config.spec import DeploymentTargets, RoutingTable, WatchRequest, WatchUpdate
 from headrace.router.router import Router
 from headrace.wire.connection import SharedMemory
-from headrace.wire.errors import WireError
+from headrace.wire.errors import ConnectionLost, WireError
 from headrace.wire.rpc import RpcClient
 
 logger = logging.getLogger("headrace.router")
@@ -120,18 +120,27 @@ class RouterHub:
         task.add_done_callback(self._streams.discard)
 
     async def _follow(self, client: RpcClient, keys: list[str]) -> None:
+        """Take on what the controller tells of `keys`, for as long as the connection lasts."""
         update: WatchUpdate
-        request = WatchRequest(versions={key: self._versions[key] for key in keys})
-        try:
-            async for update in client.stream("watch", request, type=WatchUpdate):
-                self._versions[update.key] = update.version
-                if update.key == ROUTES:
-                    if self._on_routes is not None:
-                        self._on_routes(_decode_routes(update.value))
-                else:
-                    self._routers[update.key].update(_decode_targets(update.value))
-        except WireError as error:
-            logger.debug("the watch of %s ended: %s", keys, error)
+        while not client.closed:
+            request = WatchRequest(versions={key: self._versions[key] for key in keys})
+            try:
+                async for update in client.stream("watch", request, type=WatchUpdate):
+                    self._take_on(update)
+            except ConnectionLost as error:
+                logger.debug("the watch of %s ended: %s", keys, error)
+                return
+            except Exception as error:
+                logger.error("the watch of %s broke off, and begins again: %s: %s", keys, type(error).__name__, error)
+            await asyncio.sleep(_LAST_RETRY_S)
+
+    def _take_on(self, update: WatchUpdate) -> None:
+        if update.key == ROUTES:
+            if self._on_routes is not None:
+                self._on_routes(_decode_routes(update.value))
+        else:
+            self._routers[update.key].update(_decode_targets(update.value))
+        self._versions[update.key] = update.version
 
     async def close(self) -> None:
         self._task.cancel()

@@ -96,6 +96,8 @@ class ReplicaLink:
         self.inflight -= 1
         self.others = max(0, int.from_bytes(header[:4], "little") - self.inflight)
         self.full = True
+        if self.leaving and self.inflight <= 0:
+            self.close()
 
     def abandoned(self) -> None:
         """One of our requests was cancelled. The replica answers nothing to it, so its place is free for us now."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace.router")
 
+_MAX_SETTLED = 64
+"""How many settled requests may lie in a queue beyond as many as wait."""
+
 
 class Router:
     """Routes the requests of one process to one deployment. Lives on one event loop.
@@ -65,15 +68,18 @@ class Router:
         self._by_session: RoutingPolicy = SessionAffinity()
         self._custom: RoutingPolicy | None = None
         self._policy_config: dict[str, object] = {}
+        self._policy_problem = ""
         self._dispatching = False
+        self._sequence = 0
 
     # Requests.
 
     def submit(self, call: RoutedCall) -> None:
         """Send a request to a replica, or queue it, or fail it."""
         call.router = self
+        self._sequence = call.sequence = self._sequence + 1
         if self.unavailable is not None:
-            self.loop.call_soon(call.fail, DeploymentUnavailableError(self.unavailable))
+            self._refuse(call, DeploymentUnavailableError(self.unavailable))
             return
         if not self.queued:
             link = self._choose(call)
@@ -81,11 +87,14 @@ class Router:
                 link.send(call)
                 return
         if 0 <= self._max_queued <= self.queued:
-            error = BackPressureError(self.queued, self._max_queued, *self._refusal)
-            self.loop.call_soon(call.fail, error)
+            self._refuse(call, BackPressureError(self.queued, self._max_queued, *self._refusal))
             return
         self.queue.append(call)
         self.queued += 1
+
+    def _refuse(self, call: RoutedCall, error: Exception) -> None:
+        call.router = None  # it does not wait here: should it be cancelled first, it leaves no queue
+        self.loop.call_soon(call.fail, error)
 
     def dispatch(self) -> None:
         """Send queued requests for as long as there is room."""
@@ -109,16 +118,33 @@ class Router:
             self._dispatching = False
 
     def requeue(self, call: RoutedCall) -> None:
-        """A replica rejected it: it is first in the queue again, whatever the queue's limit."""
+        """A replica rejected it: it takes its place in the queue again, before all that came later, whatever the
+        queue's limit."""
         if call.settled:
             return
-        self.queue.appendleft(call)
+        if self.unavailable is not None:
+            call.fail(DeploymentUnavailableError(self.unavailable))
+            return
+        queue = self.queue
+        if not queue or call.sequence < queue[0].sequence:
+            queue.appendleft(call)
+        else:
+            older = next((i for i, waiting in enumerate(queue) if waiting.sequence > call.sequence), len(queue))
+            queue.insert(older, call)
         self.queued += 1
         self.dispatch()
 
     def left_queue(self) -> None:
         """A waiting request was cancelled."""
         self.queued -= 1
+        if self._dispatching:
+            return
+        queue = self.queue
+        if len(queue) > 2 * self.queued + _MAX_SETTLED:
+            # Requests that time out while there is no replica must not pile up with all that they carry.
+            self.queue = deque(call for call in queue if not call.settled)
+        if self.queued and self._custom is not None:
+            self.dispatch()  # a policy may have held back all for the one that has left
 
     def lost(self, call: RoutedCall) -> None:
         """The replica hung up on it."""
@@ -138,12 +164,33 @@ class Router:
 
     def _choose(self, call: RoutedCall) -> ReplicaLink | None:
         if self._custom is not None:
-            return self._custom.choose(call, self._ready)
+            return self._choose_by(self._custom, call)
         if call.multiplexed_model_id:
             return self._by_model.choose(call, self._ready)
         if call.session_id:
             return self._by_session.choose(call, self._ready)
         return self._default.choose(call, self._ready)
+
+    def _choose_by(self, policy: RoutingPolicy, call: RoutedCall) -> ReplicaLink | None:
+        """A user's policy's choice. One that raises, or makes up replicas, must neither lose requests nor stop others:
+        the default policy steps in."""
+        ready = self._ready
+        try:
+            link = policy.choose(call, ready)
+            if link is None or any(known is link for known in ready):
+                return link if link is None or link.free else None
+            problem = f"chose {link!r}, which is none of the replicas that it was given"
+        except Exception as error:
+            problem = f"raised {type(error).__name__}: {error}"
+        if problem != self._policy_problem:
+            self._policy_problem = problem
+            logger.error(
+                "the routing policy %s of %s %s; the default policy steps in",
+                type(policy).__name__,
+                self.deployment,
+                problem,
+            )
+        return self._default.choose(call, ready)
 
     # The replica set.
 
@@ -165,9 +212,7 @@ class Router:
                 link = self._links[replica_id] = ReplicaLink(self, target)
                 link.open(self.loop, self._secret, self._shared)
         if self.unavailable is not None:
-            waiting, self.queue, self.queued = self.queue, deque(), 0
-            for call in waiting:
-                call.fail(DeploymentUnavailableError(self.unavailable))
+            self._fail_waiting()
         elif self.queue:
             self.dispatch()
         if self.on_change is not None:
@@ -186,6 +231,11 @@ class Router:
             except ConfigError as error:
                 logger.error("%s; requests to %s go by the default policy", error, self.deployment)
 
+    def _fail_waiting(self) -> None:
+        waiting, self.queue, self.queued = self.queue, deque(), 0
+        for call in waiting:
+            call.fail(DeploymentUnavailableError(self.unavailable or ""))
+
     def joined(self, link: ReplicaLink) -> None:
         """A replica is connected."""
         self._ready.append(link)
@@ -202,6 +252,9 @@ class Router:
         return len(self._ready)
 
     def close(self) -> None:
+        """Hang up on every replica; what waits, and what comes, fails."""
+        self.unavailable = "the connection to the instance was closed"
+        self._fail_waiting()
         for link in self._links.values():
             link.leaving = True
             link.close()
