@@ -62,6 +62,7 @@ class DeploymentManager:
         self._wake: asyncio.TimerHandle | None = None
         self._services = services
         self._loop = asyncio.get_running_loop()
+        self._told: str | None = None
         self._history = self._recall(stored)
         self.publish()
 
@@ -189,7 +190,8 @@ class DeploymentManager:
             self.publish()
 
     def _give_up(self) -> None:
-        logger.error("deployment %s failed: %s", self.key, self.status().message)
+        # The traceback has been told when the first of its replicas failed.
+        logger.error("deployment %s failed: %s", self.key, self.status().message.partition("\n")[0])
         if self._history.never is None:
             version = StoredVersion(good=self._good, halted=self.spec.version, reason=self._history.last_failure)
             self._services.store.put_version(self.app, self.name, version)
@@ -309,7 +311,9 @@ class DeploymentManager:
         wait_s = backoff_s(self._history, self.options.initial_num_replicas)
         again = f"another starts in {wait_s:.1f} s" if wait_s else "another starts now"
         if cause in (Cause.START, Cause.CONSTRUCTOR):
-            logger.warning("replica %s failed to start:\n%s", runner.replica_id, last_lines(reason))
+            told, self._told = self._told, reason
+            why = "for the same reason" if told == reason else f"\n{last_lines(reason)}"
+            logger.warning("replica %s failed to start: %s", runner.replica_id, why)
         else:
             logger.warning("replica %s died: %s; %s", runner.replica_id, reason, again)
 
