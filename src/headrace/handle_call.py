@@ -203,6 +203,12 @@ class StreamCall(HandleCall):
         self._error = error
         self._wake()
 
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        self._items.clear()
+        return True
+
     async def next(self) -> Any:
         """The next item.
 
