@@ -25,7 +25,7 @@ from headrace.config.spec import (
     InstanceStatus,
 )
 from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError
-from headrace.router.hub import RouterHub, current_hub, set_hub
+from headrace.router.hub import RouterHub, current_hub, known_hub, set_hub
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost, RpcError
 from headrace.wire.rpc import RpcClient
@@ -54,7 +54,8 @@ class Client:
         self._thread = threading.Thread(target=self._serve, args=(ready,), name="headrace-client", daemon=True)
         self._thread.start()
         self.hub = ready.result(CONNECT_TIMEOUT_S)
-        set_hub(self.hub)
+        if current_hub() is None:  # in a replica, handles have one already
+            set_hub(self.hub)
 
     @property
     def owned(self) -> bool:
@@ -222,14 +223,19 @@ _lock = threading.RLock()
 def connected() -> Client | None:
     """The living connection of this process, if it has one."""
     global _client
-    if _client is not None and (not _client.alive or _owner_pid != os.getpid()):
-        if _owner_pid == os.getpid():
-            _client.disconnect()
+    if _client is not None and not _client.alive:
+        _client.disconnect()
         _client = None
     return _client
 
 
-_owner_pid = os.getpid()
+def _begin_anew() -> None:
+    """In a forked process the connection is the parent's, and another thread may have held the lock."""
+    global _client, _lock
+    _client, _lock = None, threading.RLock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def find() -> Client:
@@ -245,18 +251,28 @@ def find() -> Client:
 
 
 def _find() -> Client | None:
-    global _client, _owner_pid
+    global _client
     with _lock:
         client = connected()
         if client is None:
-            from headrace.engine.session import find_current
-
-            session = find_current()
+            session = _session()
             if session is None:
                 return None
-            _owner_pid = os.getpid()
             client = _client = Client(session, None)
         return client
+
+
+def _session() -> Any | None:
+    """The instance that this process belongs to, or that is meant when none is named."""
+    from headrace.engine.session import Session, find_current
+
+    hub = known_hub()
+    if hub is not None:
+        with contextlib.suppress(NotRunningError):
+            own = Session.load(hub.session_dir)
+            if own.alive:
+                return own
+    return find_current()
 
 
 class Beginning:
@@ -281,12 +297,11 @@ class Beginning:
         Raises:
             StartupError: the instance cannot start.
         """
-        global _client, _owner_pid
+        global _client
         with _lock:
             if self._found is not None:
                 return self._found
             root = self._pending.wait()
-            _owner_pid = os.getpid()
             client = _client = Client(root.session, root)
             atexit.register(_shutdown_at_exit, client)
             return client
@@ -310,7 +325,7 @@ def ensure(config: Any | None = None) -> Client:
 
 
 def _shutdown_at_exit(client: Client) -> None:
-    if client.owned and _owner_pid == os.getpid() and _client is client:
+    if client.owned and _client is client:  # in a forked process it is another one, or none
         client.shutdown()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from threading import get_ident
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from headrace.exceptions import ConfigError, HeadraceError
+from headrace.exceptions import ConfigError
 from headrace.handle_call import HandleCall, HandleOptions, StreamCall, UnaryCall
 from headrace.response import DeploymentResponse, DeploymentResponseGenerator, LoopResponse, ThreadResponse
 from headrace.router.context import RequestContext, request_context
@@ -48,7 +49,8 @@ def set_driver_connector(connect: Callable[[], RouterHub]) -> None:
 
 def _driver_hub() -> RouterHub:
     if _connect_driver is None:
-        raise HeadraceError("this process is not connected to a Headrace instance; call serve.run() first")
+        importlib.import_module("headrace.api")
+    assert _connect_driver is not None
     return _connect_driver()
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
@@ -60,6 +62,11 @@ class RouterHub:
         self._connected = asyncio.Event()
         self._streams: set[asyncio.Task[None]] = set()
         self._task = self.loop.create_task(self._watch())
+
+    @property
+    def session_dir(self) -> Path:
+        """Folder of the instance, on this machine."""
+        return Path(self._address).parent
 
     def router(self, app: str, deployment: str) -> Router:
         """The router to a deployment; made and subscribed to on first use."""
@@ -155,6 +162,7 @@ class RouterHub:
 
 
 _hub: RouterHub | None = None
+_hub_of_parent: RouterHub | None = None
 
 
 def current_hub() -> RouterHub | None:
@@ -165,3 +173,17 @@ def current_hub() -> RouterHub | None:
 def set_hub(hub: RouterHub | None) -> None:
     global _hub
     _hub = hub
+
+
+def known_hub() -> RouterHub | None:
+    """This process's hub, or that of the process that it was forked from: both know the instance."""
+    return _hub or _hub_of_parent
+
+
+def _begin_anew() -> None:
+    """In a forked process the hub's loop does not run, and its connections are the parent's."""
+    global _hub, _hub_of_parent
+    _hub, _hub_of_parent = None, known_hub()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
