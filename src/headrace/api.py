@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from headrace.deployments import Application
 
 T = TypeVar("T")
+
+logger = logging.getLogger("headrace")
 
 set_driver_connector(_client.hub_for_handles)
 
@@ -53,7 +56,8 @@ def start(
     resources: Mapping[str, float] | None = None,
     detached: bool = False,
 ) -> None:
-    """Start an instance with options, before the first `run`. Where one runs already, it stays as it is.
+    """Start an instance with options, before the first `run`. Where one runs already, it stays as it is, and options
+    that differ are warned of.
 
     Args:
         proxy_location: "Disabled" for no HTTP; any other starts proxies on this machine.
@@ -91,7 +95,33 @@ def start(
 
         launch(config)
         return
-    _client.ensure(config)
+    beginning = _client.Beginning(config)
+    client = beginning.finish()
+    if beginning.found:
+        _warn_of_ignored_options(instance, client.config())
+
+
+_GIVEN_AS = {"http": "http_options", "rest": "rest_options", "logging": "logging_config"}
+
+
+def _warn_of_ignored_options(asked: InstanceConfig, running: Mapping[str, Any]) -> None:
+    """Options count when an instance starts; where it runs already, those that differ would be missed in silence."""
+    differ = []
+    for section, value in asked.model_dump(mode="json", exclude_unset=True, exclude_none=True).items():
+        if section in _GIVEN_AS:
+            has = running[section] or {}
+            differ += [
+                f"{_GIVEN_AS[section]}.{name}"
+                for name, wanted in value.items()
+                if has.get(name) != wanted and (name, wanted) != ("port", 0)
+            ]
+        elif value and running[section] != value:
+            differ.append(section)
+    if differ:
+        logger.warning(
+            "an instance of Headrace runs already, and stays as it is; ignored: %s. serve.shutdown() ends it",
+            ", ".join(differ),
+        )
 
 
 def init(address: str | None = None, *args: Any, **kwargs: Any) -> None:

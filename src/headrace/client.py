@@ -154,6 +154,11 @@ class Client:
     def status(self) -> InstanceStatus:
         return self.call("status", type=InstanceStatus)
 
+    def config(self) -> dict[str, Any]:
+        """What the instance was started with: an InstanceConfig, dumped."""
+        config: dict[str, Any] = self.call("config", type=dict)
+        return config
+
     def wait_until(self, settled: Callable[[InstanceStatus], bool]) -> InstanceStatus:
         """Wait until the instance's status is as wanted; looks again whenever an application's status changes.
 
@@ -290,6 +295,11 @@ class Beginning:
                 from headrace.engine.launch import begin_launch
 
                 self._pending = begin_launch(config if config is not None else root_config())
+
+    @property
+    def found(self) -> bool:
+        """Whether there was one already."""
+        return self._found is not None
 
     def finish(self) -> Client:
         """The connection of this process.

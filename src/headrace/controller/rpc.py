@@ -20,7 +20,7 @@ from headrace.wire.rpc import RpcServer
 
 
 def rpc_server(controller: Controller) -> RpcServer:
-    """Serves `deploy`, `delete`, `status`, `changed`, `watch`, `report_models` and `shutdown`.
+    """Serves `deploy`, `delete`, `status`, `config`, `changed`, `watch`, `report_models` and `shutdown`.
 
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
     """
@@ -33,6 +33,9 @@ def rpc_server(controller: Controller) -> RpcServer:
 
     async def status() -> InstanceStatus:
         return await controller.status()
+
+    async def config() -> dict[str, Any]:
+        return controller.config.model_dump(mode="json")
 
     async def changed(body: ChangedRequest) -> int:
         return await controller.changed(body.since)
@@ -51,6 +54,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "deploy": deploy,
         "delete": delete,
         "status": status,
+        "config": config,
         "changed": changed,
         "watch": watch,
         "report_models": report_models,
