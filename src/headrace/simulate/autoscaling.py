@@ -1,0 +1,213 @@
+"""An autoscaled deployment under a load trace, in virtual time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.config.autoscaling import AutoscalingConfig
+from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
+from headrace.simulate.arrivals import Arrivals, ServiceTime
+from headrace.simulate.replica_pool import Floats, ReplicaPool, Span, percentile
+from headrace.simulate.result import Change, Latencies, Result, Row, Totals
+from headrace.simulate.trace import LoadTrace
+
+MOST_ROWS = 1500
+_ROW_LENGTHS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+_DECISIONS_AT_ONCE = 10
+"""A decision may ask to be looked at again at once; more often than this in a row it would never let time pass."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is simulated.
+
+    Attributes:
+        autoscaling: bounds and pace.
+        service: how long a replica works on a request.
+        start_s: from the decision for a replica until it serves, seconds.
+        max_ongoing_requests: a replica never holds more.
+        concurrency: how many of them it works on at a time without slowing down: 1 for a model that computes, None for
+            all that it holds, as for code that waits for others.
+        max_queued_requests: how many may wait at callers before the next is refused; None for no limit.
+    """
+
+    autoscaling: AutoscalingConfig
+    service: ServiceTime
+    start_s: float = 5.0
+    max_ongoing_requests: int = 5
+    concurrency: int | None = None
+    max_queued_requests: int | None = None
+
+
+def simulate(
+    deployment: Deployment,
+    trace: LoadTrace,
+    *,
+    seed: int = 0,
+    poisson: bool = True,
+    latency_target_s: float | None = None,
+) -> Result:
+    """Replay a trace.
+
+    The deployment begins with its initial replicas running. Callers and replicas report every `metrics_interval_s` how
+    many requests are ongoing; a request that finds no replicas wanted is told of at once. What is decided is decided by
+    the code that decides in a running instance.
+
+    Args:
+        seed: the same seed gives the same result.
+        poisson: whether requests arrive independently of each other, or evenly spaced.
+        latency_target_s: for `Totals.above_target_s`; None for five times the service time.
+    """
+    target_s = latency_target_s if latency_target_s is not None else 5 * deployment.service.mean_s
+    return _Simulation(deployment, trace, Arrivals(trace, deployment.service, seed, poisson), target_s).run()
+
+
+class _Simulation:
+    def __init__(self, deployment: Deployment, trace: LoadTrace, arrivals: Arrivals, latency_target_s: float) -> None:
+        self.deployment, self.trace, self.arrivals = deployment, trace, arrivals
+        self.config = deployment.autoscaling
+        self.latency_target_s = latency_target_s
+        self.concurrency = deployment.concurrency or deployment.max_ongoing_requests
+        self.pool = ReplicaPool(deployment.max_ongoing_requests, self.concurrency, deployment.max_queued_requests)
+        initial = self.config.initial_replicas
+        self.target = self.config.min_replicas if initial is None else initial
+        self.pool.resize(self.target)
+        self.ready_at: list[float] = []  # of each replica that is starting, soonest first
+        self.state = AutoscalingState()
+        self.look_at = 0.0
+        self.now = 0.0
+        self.row_s = next(
+            (row_s for row_s in _ROW_LENGTHS_S if trace.duration_s / row_s <= MOST_ROWS), trace.duration_s / MOST_ROWS
+        )
+        self.rows: list[Row] = []
+        self.changes: list[Change] = []
+        self.latencies = Latencies()
+        self.row_begin_s = 0.0
+        self.row_spans: list[Span] = []
+        self.requests = self.refused = 0
+        self.replica_seconds = self.running_seconds = 0.0
+        self.most_replicas = self.target
+
+    def run(self) -> Result:
+        end_s = self.trace.duration_s
+        interval_s = self.config.metrics_interval_s
+        reports = rows = 1
+        while self.now < end_s:
+            report_at, row_at = reports * interval_s, rows * self.row_s
+            until = min(end_s, report_at, row_at, self.look_at if self.look_at > self.now else math.inf)
+            if self.ready_at:
+                until = min(until, self.ready_at[0])
+            if self.target == 0:
+                # Just past the first arrival, so that it is among what has arrived.
+                until = min(until, float(np.nextafter(self.arrivals.next_s(), math.inf)))
+            self._pass(until)
+            reports += self.now >= report_at
+            self._take_up_replicas()
+            if self.now >= report_at or self.now >= self.look_at or self.target == 0:
+                self._decide()
+            if self.now >= row_at or self.now >= end_s:
+                rows += 1
+                self._end_row()
+        return Result(self.row_s, self.rows, self.changes, self._totals())
+
+    def _pass(self, until: float) -> None:
+        length = until - self.now
+        span = self.pool.advance(until, *self.arrivals.until(until))
+        self.replica_seconds += (self.pool.replicas + len(self.ready_at)) * length
+        self.running_seconds += self.pool.replicas * length
+        self.refused += span.refused
+        self.requests += span.accepted + span.refused
+        self.row_spans.append(span)
+        self.now = until
+
+    def _take_up_replicas(self) -> None:
+        ready = sum(at <= self.now for at in self.ready_at)
+        if ready:
+            del self.ready_at[:ready]
+            self.pool.resize(self.pool.replicas + ready)
+
+    def _decide(self) -> None:
+        for _ in range(_DECISIONS_AT_ONCE):
+            decision = decide(
+                self.config,
+                self.state,
+                Observation(
+                    now=self.now,
+                    running=self.pool.replicas,
+                    starting=len(self.ready_at),
+                    target=self.target,
+                    total_ongoing=float(self.pool.in_system),
+                ),
+            )
+            self.state = decision.state
+            if decision.target != self.target:
+                self._scale(decision.target, decision.reason)
+            self.look_at = math.inf if decision.look_again_at is None else decision.look_again_at
+            if self.look_at > self.now:
+                return
+
+    def _scale(self, target: int, reason: str) -> None:
+        self.changes.append(Change(self.now, self.target, target, reason))
+        self.target = target
+        missing = target - self.pool.replicas - len(self.ready_at)
+        if missing > 0:
+            self.ready_at += [self.now + self.deployment.start_s] * missing
+            if self.deployment.start_s == 0:
+                self._take_up_replicas()
+        elif missing < 0:
+            # Those that serve nothing yet go first, the youngest before the others.
+            cancelled = min(-missing, len(self.ready_at))
+            del self.ready_at[len(self.ready_at) - cancelled :]
+            if self.pool.replicas > target:
+                self.pool.resize(target)
+        self.most_replicas = max(self.most_replicas, self.pool.replicas + len(self.ready_at))
+
+    def _end_row(self) -> None:
+        spans, self.row_spans = self.row_spans, []
+        latencies: Floats = np.concatenate([span.latencies_s for span in spans])
+        self.latencies.add(latencies)
+        refused = sum(span.refused for span in spans)
+        arrived = sum(span.accepted for span in spans) + refused
+        self.rows.append(
+            Row(
+                time_s=self.now,
+                load=arrived / (self.now - self.row_begin_s),
+                target=self.target,
+                running=self.pool.replicas,
+                queued=self.pool.queued,
+                ongoing=self.pool.in_system - self.pool.queued,
+                answered=latencies.size,
+                refused=refused,
+                latency_p50_s=percentile(latencies, 0.5),
+                latency_p99_s=percentile(latencies, 0.99),
+                oldest_wait_s=self.pool.oldest_wait_s,
+            )
+        )
+        self.row_begin_s = self.now
+
+    def _totals(self) -> Totals:
+        above = [max(row.oldest_wait_s, np.nan_to_num(row.latency_p99_s)) > self.latency_target_s for row in self.rows]
+        ends = np.array([0.0, *(row.time_s for row in self.rows)])
+        duration_s = self.trace.duration_s
+        places = self.running_seconds * min(self.concurrency, self.deployment.max_ongoing_requests)
+        return Totals(
+            duration_s=duration_s,
+            requests=self.requests,
+            answered=self.latencies.count,
+            refused=self.refused,
+            unanswered=self.pool.in_system,
+            replica_hours=self.replica_seconds / 3600,
+            mean_replicas=self.replica_seconds / duration_s,
+            most_replicas=self.most_replicas,
+            utilization=self.pool.worked_s / places if places else math.nan,
+            latency_mean_s=self.latencies.mean,
+            latency_p50_s=self.latencies.percentile(0.5),
+            latency_p99_s=self.latencies.percentile(0.99),
+            latency_max_s=self.latencies.highest_s,
+            latency_target_s=self.latency_target_s,
+            above_target_s=float(np.diff(ends)[above].sum()),
+        )
