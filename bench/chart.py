@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib  # type: ignore[import-not-found,unused-ignore]
 from matplotlib import patheffects  # type: ignore[import-not-found,unused-ignore]
 from matplotlib import pyplot as plt  # type: ignore[import-not-found,unused-ignore]
-from matplotlib.ticker import FuncFormatter  # type: ignore[import-not-found,unused-ignore]
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # type: ignore[import-not-found,unused-ignore]
 
 from bench.peer import Peer
 from bench.peers import PEERS
@@ -56,7 +56,11 @@ def bars(axes: Any, run: Run, workload: Workload, peers: Sequence[Peer], figure:
     for row, (peer, result, value) in enumerate(zip(peers, results, values, strict=True)):
         if value is not None and result is not None:
             axes.barh(row, value, height=0.72, color=COLOURS.get(peer.name, _FAINT))
-            text = short(value) + (f"  ({result.errors:,} errors)" if result.errors else "")
+            text = (
+                ("~" if result.disturbed else "")
+                + short(value)
+                + (f"  ({result.errors:,} errors)" if result.errors else "")
+            )
             axes.text(value + 0.015 * top, row, text, va="center", fontsize=8, color=_INK, path_effects=_HALO)
         else:
             status = result.status if result and result.status != "ok" else "not measured"
@@ -126,8 +130,11 @@ def growth(run: Run, groups: Sequence[str], peers: Sequence[Peer], path: Path) -
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_ylabel(axis_title, fontsize=8)
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+            axes.set_xticks([workload.size for workload in GROWTH if workload.group == group])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
             axes.tick_params(labelsize=7.5, colors=_FAINT, which="both")
             axes.grid(color="#e4e7ea", linewidth=0.7)
             for side in ("top", "right"):
@@ -147,6 +154,8 @@ def finish(page: Any, run: Run, title: str, path: Path) -> None:
     machine = (
         f"{run.machine['cpu']}, {run.machine['cores']} cores; load generator on the same machine; {run.started[:10]}"
     )
+    if any(result.disturbed for result in run.results):
+        machine += "; ~ other processes were busy meanwhile"
     page.suptitle(f"{title}\n", fontsize=13, x=0.01, ha="left", color=_INK)
     page.text(0.01, 1 - 0.36 / page.get_figheight(), machine, fontsize=8, color=_FAINT, ha="left", va="top")
     page.savefig(path, dpi=130)
