@@ -17,6 +17,7 @@ import msgspec
 from headrace.engine import orphans
 from headrace.engine import session as session_folder
 from headrace.engine.commands import Shutdown, frame
+from headrace.engine.machine import told_gpus
 from headrace.engine.root_config import RootAnswer, RootConfig
 from headrace.engine.session import Session
 from headrace.exceptions import StartupError
@@ -110,7 +111,11 @@ def begin_launch(config: RootConfig) -> PendingRoot:
 
     The root finds modules where this process does, after the interpreter's own places; its processes write to this
     process's standard output and error and end with it, unless `config.detached`.
+
+    Raises:
+        StartupError: what the environment says is wrong, or no process can be started.
     """
+    told_gpus()  # here somebody hears of a mistake at once
     stdout_fd = None
     if not config.detached:
         with contextlib.suppress(OSError):

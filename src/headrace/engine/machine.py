@@ -45,11 +45,23 @@ def _cpus() -> float:
     return os.cpu_count() or 1
 
 
+def told_gpus() -> int | None:
+    """How many GPUs `$HEADRACE_NUM_GPUS` says there are; None if it says nothing.
+
+    Raises:
+        StartupError: it is not a number.
+    """
+    told = os.environ.get("HEADRACE_NUM_GPUS")
+    if not told:
+        return None
+    if not told.isdecimal():
+        raise StartupError(f"HEADRACE_NUM_GPUS must be a whole number of GPUs, not '{told}'")
+    return int(told)
+
+
 def _gpus(number: int | None) -> list[str]:
-    if number is None and (told := os.environ.get("HEADRACE_NUM_GPUS")):
-        if not told.isdecimal():
-            raise StartupError(f"HEADRACE_NUM_GPUS must be a whole number of GPUs, not '{told}'")
-        number = int(told)
+    if number is None:
+        number = told_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         # The driver takes what comes before the first that it does not know, as "-1" or "NoDevFiles".
