@@ -15,7 +15,7 @@ from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
 from headrace.replica.lifecycle import Lifecycle
 from headrace.replica.service import ReplicaService
-from headrace.replica.vitals import Heartbeat, serve_vitals
+from headrace.replica.vitals import LoopProbe, serve_vitals
 from headrace.router.hub import RouterHub, set_hub
 from headrace.router.loaded_models import set_models_listener
 from headrace.wire.callee import listen
@@ -62,7 +62,7 @@ async def _serve(process: ProcessContext) -> None:
         process.session_dir / _vitals_name(wire.getsockname()),
         process.secret,
         args["replica_id"],
-        Heartbeat(loop),
+        LoopProbe(loop),
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
     )

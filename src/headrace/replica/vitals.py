@@ -16,32 +16,39 @@ from pathlib import Path
 from headrace.config.spec import ReplicaVitals
 from headrace.wire.rpc import RpcServer
 
-_BEAT_S = 0.25
+_ANSWER_WITHIN_S = 0.6
 
 
-class Heartbeat:
-    """Notes when the event loop last turned."""
+class LoopProbe:
+    """Asks the event loop of another thread to turn, when somebody wants to know: nothing runs while nobody asks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._last = time.monotonic()
-        self._beat()
+        self._asked_at = 0.0
+        self._answered: asyncio.Event | None = None
 
-    def _beat(self) -> None:
-        self._last = time.monotonic()
-        self._loop.call_later(_BEAT_S, self._beat)
+    async def blocked_s(self) -> float:
+        """For how long the loop has not turned, seconds; 0 where it answers within a moment.
 
-    @property
-    def blocked_s(self) -> float:
-        """For how long the loop has not turned, seconds; 0 where that is within the beat."""
-        return max(0.0, time.monotonic() - self._last - 2 * _BEAT_S)
+        Counted from the first question that it left open, so that who asks again and again sees it grow.
+        """
+        if self._answered is None or self._answered.is_set():
+            answered = self._answered = asyncio.Event()
+            self._asked_at = time.monotonic()
+            here = asyncio.get_running_loop()
+            self._loop.call_soon_threadsafe(lambda: here.call_soon_threadsafe(answered.set))
+        try:
+            await asyncio.wait_for(self._answered.wait(), _ANSWER_WITHIN_S)
+        except TimeoutError:
+            return time.monotonic() - self._asked_at
+        return 0.0
 
 
 def serve_vitals(
     path: Path,
     secret: bytes,
     replica_id: str,
-    heartbeat: Heartbeat,
+    probe: LoopProbe,
     phase: Callable[[], str],
     ongoing: Callable[[], int],
 ) -> None:
@@ -52,7 +59,7 @@ def serve_vitals(
             replica_id=replica_id,
             pid=os.getpid(),
             phase=phase(),
-            loop_blocked_s=heartbeat.blocked_s,
+            loop_blocked_s=await probe.blocked_s(),
             ongoing=ongoing(),
         )
 

@@ -20,7 +20,7 @@ MIN_PAYLOAD = 256 * 1024
 """Payloads from this many bytes on go through shared memory."""
 
 _GRANULE = 256 * 1024
-_MAX_IDLE_BYTES = 256 * 1024 * 1024
+_MAX_IDLE_BYTES = 512 * 1024 * 1024
 _MAX_TOTAL_BYTES = 4 * 1024 * 1024 * 1024
 
 
