@@ -13,6 +13,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 30.0
 SHUTDOWN_TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.25
+_FOR_EVER_S = 24 * 3600.0
+"""Should the instance end, that is noticed without a timeout."""
 
 
 class Client:
@@ -167,10 +170,13 @@ class Client:
         """
         seen = 0
         while True:
-            seen = self.call("changed", ChangedRequest(since=seen), type=int, timeout_s=3600.0)
-            status = self.status()
+            seen = self.call("changed", ChangedRequest(since=seen), type=int, timeout_s=_FOR_EVER_S)
+            began = time.monotonic()
+            status: InstanceStatus = self.call("status", type=InstanceStatus, timeout_s=_FOR_EVER_S)
             if settled(status):
                 return status
+            # A controller of a thousand deployments has better to do than to tell of each of their steps.
+            threading.Event().wait(time.monotonic() - began)
 
     def wait_running(self, names: list[str]) -> InstanceStatus:
         """Wait until all of these applications run.
