@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from random import getrandbits
@@ -28,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _BUFFERED_BODY = frames.PART_BYTES // 2
 _MAX_REQUEST_ID = 256
+_LINGER_S = 1.0
+_LINGER_BYTES = 4 * 1024 * 1024
 
 
 class ProxyApp:
@@ -85,14 +89,14 @@ class ProxyApp:
         if length is not None or b"transfer-encoding" in found:
             limit = self._max_body_bytes
             if limit is not None and length is not None and int(length) > limit:
-                await _send_answer(send, too_large(limit))
+                await _refuse_body(send, receive, limit)
                 return
             body = await _small_body(receive, length, limit)
             if body is None:
                 return  # the client left
             payload, more, exceeded = body
             if exceeded:
-                await _send_answer(send, too_large(limit or 0))
+                await _refuse_body(send, receive, limit or 0)
                 return
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
@@ -116,7 +120,7 @@ class ProxyApp:
         if flags & frames.MORE:
             pump = self.hub.loop.create_task(_pump_body(call, payload, more, receive, self._max_body_bytes))
         try:
-            await self._answer(call, scope, send, request_id)
+            await self._answer(call, scope, receive, send, request_id)
         finally:
             if pump is not None:
                 pump.cancel()
@@ -125,24 +129,24 @@ class ProxyApp:
             if not call.settled:
                 call.cancel()
 
-    async def _answer(self, call: HttpCall, scope: Scope, send: Send, request_id: str) -> None:
+    async def _answer(self, call: HttpCall, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
             await call.begun
         except RequestCancelledError:
             return  # the client left
         except InvalidRequestError:
-            await _send_answer(send, too_large(self._max_body_bytes or 0))
+            await _refuse_body(send, receive, self._max_body_bytes or 0)
             return
         except Exception as error:
             answer = for_error(error, request_id)
             if answer.status >= 500 and not hasattr(error, "status_code"):
                 logger.warning("request %s to %s: %s", request_id, scope["path"], error)
-            answer.headers.append((b"x-request-id", request_id.encode()))
+            answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
             await _send_answer(send, answer)
             return
         head = decode_http_response(call.head)
         headers = head.headers
-        headers.append((b"x-request-id", request_id.encode()))
+        headers.append((b"x-request-id", request_id.encode("latin-1")))
         await send({"type": "http.response.start", "status": head.status, "headers": headers})
         if call.whole:
             await send({"type": "http.response.body", "body": call.body})
@@ -294,6 +298,23 @@ async def _pump_body(call: HttpCall, first: bytes, more: bool, receive: Receive,
         body, more = message.get("body", b""), message.get("more_body", False)
     if await call.writable():
         call.end_body()
+
+
+async def _refuse_body(send: Send, receive: Receive, limit: int) -> None:
+    """Answer 413 and read on a little before the connection is closed: closing on unread bytes resets it, and a client
+    that is still sending would lose the answer (RFC 9112, section 9.6)."""
+    answer = too_large(limit)
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    unread = _LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            more = True
+            while more and unread > 0:
+                message = await receive()
+                more = message.get("more_body", False)
+                unread -= len(message.get("body", b""))
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_answer(send: Send, answer: Answer) -> None:
