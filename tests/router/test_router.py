@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from headrace.router import link as link_module
 from headrace.router import router as router_module
 from headrace.router.call import MAX_ATTEMPTS
 from headrace.router.policy import RoutingPolicy
@@ -210,3 +211,17 @@ def test_when_the_request_that_a_policy_held_back_leaves_the_next_go(routed: Rou
     assert behind.link is None
     held.cancel()
     assert behind.link is link
+
+
+def test_news_of_other_replicas_does_not_hide_a_model_that_was_just_sent(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: now)
+    routed.replicas({"a": 5, "b": 5})
+    holder = routed.submit(multiplexed_model_id="m").link
+    routed.replicas({"a": 5, "b": 5})  # a report that is older than the request
+    assert routed.submit(multiplexed_model_id="m").link is holder
+    now += 60
+    routed.replicas({"a": 5, "b": 5})  # it has not said that it holds the model, though it had the time
+    assert all(not routed.link(name).model_ids for name in "ab")

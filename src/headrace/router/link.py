@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from headrace.config.spec import ReplicaTarget
@@ -20,6 +21,9 @@ logger = logging.getLogger("headrace.router")
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 1.0
 
+_MODEL_REPORT_S = 1.0
+"""How long a replica may take, on the way over the controller, to say that it holds a model that we have sent it."""
+
 
 class ReplicaLink:
     """One replica as one router sees it.
@@ -29,9 +33,11 @@ class ReplicaLink:
         others: requests of other callers there, as of its last answer.
         full: it rejected a request and has not said since that it has room.
         limit: its `max_ongoing_requests`.
+        model_ids: the models that it has reported, and those that it must be loading for requests of ours.
     """
 
     __slots__ = (
+        "_sent_models",
         "_task",
         "address",
         "connection",
@@ -53,6 +59,7 @@ class ReplicaLink:
         self.node = target.node
         self.limit = target.max_ongoing_requests
         self.model_ids = set(target.multiplexed_model_ids)
+        self._sent_models: dict[str, float] = {}
         self.inflight = 0
         self.others = 0
         self.full = False
@@ -72,14 +79,25 @@ class ReplicaLink:
     def update(self, target: ReplicaTarget) -> None:
         self.limit = target.max_ongoing_requests
         self.model_ids = set(target.multiplexed_model_ids)
+        if self._sent_models:
+            # What others have reported since is news of an older state of this one.
+            since = time.monotonic() - _MODEL_REPORT_S
+            unheard = self._sent_models.items()
+            self._sent_models = {m: at for m, at in unheard if at > since and m not in self.model_ids}
+            self.model_ids.update(self._sent_models)
 
     def send(self, call: RoutedCall) -> None:
         self.inflight += 1
         call.link = self
         call.attempts += 1
         if call.multiplexed_model_id:
-            self.model_ids.add(call.multiplexed_model_id)
+            self._note_model(call.multiplexed_model_id)
         self.connection.call(call, call.flags, call.header, call.payload)  # type: ignore[union-attr]
+
+    def _note_model(self, model_id: str) -> None:
+        if model_id not in self.model_ids:
+            self.model_ids.add(model_id)
+            self._sent_models[model_id] = time.monotonic()
 
     def finished(self, header: bytes) -> None:
         """One of our requests was answered; the header says how many the replica still works on."""
