@@ -13,6 +13,7 @@ from headrace.cli.deploy import deploy
 from headrace.cli.reflow import reflow
 from headrace.cli.run import run
 from headrace.cli.shutdown import shutdown
+from headrace.cli.simulate import simulate
 from headrace.cli.start import start
 from headrace.cli.status import status
 from headrace.exceptions import HeadraceError
@@ -85,3 +86,4 @@ def _options(
 
 for command in (run, start, deploy, status, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
+app.add_typer(simulate, name="simulate")

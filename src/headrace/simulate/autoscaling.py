@@ -14,7 +14,7 @@ from headrace.simulate.replica_pool import Floats, ReplicaPool, Span, percentile
 from headrace.simulate.result import Change, Latencies, Result, Row, Totals
 from headrace.simulate.trace import LoadTrace
 
-MOST_ROWS = 1500
+MOST_ROWS = 720
 _ROW_LENGTHS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 _DECISIONS_AT_ONCE = 10
@@ -87,7 +87,7 @@ class _Simulation:
         self.changes: list[Change] = []
         self.latencies = Latencies()
         self.row_begin_s = 0.0
-        self.row_spans: list[Span] = []
+        self.row_spans: list[tuple[float, Span]] = []  # each with its length
         self.requests = self.refused = 0
         self.replica_seconds = self.running_seconds = 0.0
         self.most_replicas = self.target
@@ -121,7 +121,7 @@ class _Simulation:
         self.running_seconds += self.pool.replicas * length
         self.refused += span.refused
         self.requests += span.accepted + span.refused
-        self.row_spans.append(span)
+        self.row_spans.append((length, span))
         self.now = until
 
     def _take_up_replicas(self) -> None:
@@ -167,7 +167,10 @@ class _Simulation:
         self.most_replicas = max(self.most_replicas, self.pool.replicas + len(self.ready_at))
 
     def _end_row(self) -> None:
-        spans, self.row_spans = self.row_spans, []
+        spans = [span for _, span in self.row_spans]
+        row_s = self.now - self.row_begin_s
+        in_system = sum(length * span.in_system for length, span in self.row_spans) / row_s
+        queued = sum(length * span.queued for length, span in self.row_spans) / row_s
         latencies: Floats = np.concatenate([span.latencies_s for span in spans])
         self.latencies.add(latencies)
         refused = sum(span.refused for span in spans)
@@ -175,11 +178,11 @@ class _Simulation:
         self.rows.append(
             Row(
                 time_s=self.now,
-                load=arrived / (self.now - self.row_begin_s),
+                load=arrived / row_s,
                 target=self.target,
                 running=self.pool.replicas,
-                queued=self.pool.queued,
-                ongoing=self.pool.in_system - self.pool.queued,
+                queued=queued,
+                ongoing=in_system - queued,
                 answered=latencies.size,
                 refused=refused,
                 latency_p50_s=percentile(latencies, 0.5),
@@ -187,7 +190,7 @@ class _Simulation:
                 oldest_wait_s=self.pool.oldest_wait_s,
             )
         )
-        self.row_begin_s = self.now
+        self.row_begin_s, self.row_spans = self.now, []
 
     def _totals(self) -> Totals:
         above = [max(row.oldest_wait_s, np.nan_to_num(row.latency_p99_s)) > self.latency_target_s for row in self.rows]

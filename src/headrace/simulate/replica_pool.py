@@ -26,12 +26,16 @@ class Span:
         refused: how many found the queue full.
         finished_s: when requests were answered, in no order.
         latencies_s: of the same requests, from arrival to answer.
+        in_system: how many requests were there on average, waiting or worked on. `queued`: of these, those that waited
+            at callers.
     """
 
     accepted: int
     refused: int
     finished_s: Floats
     latencies_s: Floats
+    in_system: float
+    queued: float
 
 
 class ReplicaPool:
@@ -70,7 +74,7 @@ class ReplicaPool:
     @property
     def queued(self) -> int:
         """Requests that wait at callers, since no replica may take them."""
-        return max(0, self.waiting - self.replicas * (self._max_ongoing - self._concurrency))
+        return max(0, self.waiting - self._room_in_replicas)
 
     @property
     def oldest_wait_s(self) -> float:
@@ -91,28 +95,48 @@ class ReplicaPool:
 
     def advance(self, end_s: float, arrivals_s: Floats, services_s: Floats) -> Span:
         """Let time pass until `end_s`, in which these requests arrive."""
+        length_s = end_s - self._now
+        in_system_s, waiting_s = self.in_system * length_s, self.waiting * length_s
         free = self._unhindered(arrivals_s, services_s)
-        self.worked_s += float(services_s[:free].sum())
         finished = [self._leaving, np.stack((arrivals_s[:free] + services_s[:free], services_s[:free]))]
+        in_system_s += float((end_s - arrivals_s[:free]).sum())
+        self.worked_s += float(services_s[:free].sum())
         later = np.stack((arrivals_s[free:], services_s[free:]))
         refused = 0
         if later.shape[1] or self.waiting:
+            known = self.waiting
             if self._max_queued is None:
                 queue = np.concatenate((self._waiting, later), axis=1)
                 starts = self._serve(queue, end_s)
             else:
                 queue, starts = self._serve_or_refuse(later, end_s)
-                refused = self.waiting + later.shape[1] - queue.shape[1]
+                refused = known + later.shape[1] - queue.shape[1]
             started = starts.size
             ends = starts + queue[1, :started]
             finished.append(np.stack((ends, ends - queue[0, :started])))
+            joined_s = float((end_s - queue[0, known:]).sum())
+            in_system_s += joined_s
+            waiting_s += joined_s - float((end_s - starts).sum())
             self.worked_s += float(queue[1, :started].sum())
             self._waiting = queue[:, started:]
         answers = np.concatenate(finished, axis=1)
         done = answers[0] <= end_s
         self._leaving, answers = answers[:, ~done], answers[:, done]
+        in_system_s -= float((end_s - answers[0]).sum())
         self._now = end_s
-        return Span(arrivals_s.size - refused, refused, answers[0], answers[1])
+        return Span(
+            accepted=arrivals_s.size - refused,
+            refused=refused,
+            finished_s=answers[0],
+            latencies_s=answers[1],
+            in_system=in_system_s / length_s if length_s else self.in_system,
+            queued=max(0.0, waiting_s / length_s - self._room_in_replicas) if length_s else self.queued,
+        )
+
+    @property
+    def _room_in_replicas(self) -> int:
+        """How many may wait inside replicas."""
+        return self.replicas * (self._max_ongoing - self._concurrency)
 
     def _unhindered(self, arrivals_s: Floats, services_s: Floats) -> int:
         """How many of these requests, from the first on, find a free place at once. Books the places."""
@@ -147,7 +171,7 @@ class ReplicaPool:
     def _serve_or_refuse(self, later: Floats, end_s: float) -> tuple[Floats, Floats]:
         """The same with a queue of limited length. Returns the requests that were accepted, and the starts."""
         assert self._max_queued is not None
-        room = self._max_queued + self.replicas * (self._max_ongoing - self._concurrency)
+        room = self._max_queued + self._room_in_replicas
         places = self._free_at
         accepted: list[tuple[float, float]] = list(zip(*self._waiting.tolist(), strict=True))
         starts: list[float] = []

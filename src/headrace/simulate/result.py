@@ -25,7 +25,7 @@ class Row:
         time_s: when it ends, seconds since the start of the trace.
         load: requests per second that arrived in it, refused ones too.
         target, running: replicas wanted, and replicas serving, at its end.
-        queued: requests waiting at callers at its end. `ongoing`: requests at replicas.
+        queued: requests waiting at callers, on average. `ongoing`: requests at replicas.
         answered, refused: requests in it.
         latency_p50_s, latency_p99_s: of the requests answered in it; NaN where there were none.
         oldest_wait_s: for how long the first in the queue has waited at its end.
@@ -35,8 +35,8 @@ class Row:
     load: float
     target: int
     running: int
-    queued: int
-    ongoing: int
+    queued: float
+    ongoing: float
     answered: int
     refused: int
     latency_p50_s: float
