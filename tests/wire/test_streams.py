@@ -292,3 +292,19 @@ async def test_a_call_that_raises_when_told_of_the_loss_leaves_no_other_untold(f
         first.on_lost = raises  # type: ignore[method-assign]
         both.caller.abort()
         assert await second.ended == "lost"
+
+
+async def test_a_producer_that_will_not_hear_of_the_end_is_stopped(folder: Path) -> None:
+    service = Requests()
+    async with connected(folder, service) as both:
+        call = both.call(greedy=False)
+        server = await service.next()
+        server.start(0, b"")
+        server.chunk(0, b"x")
+        await until(lambda: call.payloads)
+        assert server.is_writable
+        call.abandon()
+        await until(lambda: server.cancelled)
+        assert not server.is_writable
+        with pytest.raises(ConnectionLost):
+            await server.writable()

@@ -10,7 +10,7 @@ from random import getrandbits
 from typing import Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
-from headrace.exceptions import InvalidRequestError, RequestCancelledError
+from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
 from headrace.proxy.http_call import HttpCall
 from headrace.proxy.protocol import CALL_KEY, TRANSPORT_KEY
 from headrace.proxy.responses import Answer, for_error, json_answer, no_route, too_large
@@ -86,12 +86,25 @@ class ProxyApp:
         flags = frames.HTTP
         payload = b""
         more = False
+        timeout_s = entry.request_timeout_s or self._request_timeout_s
         if length is not None or b"transfer-encoding" in found:
             limit = self._max_body_bytes
             if limit is not None and length is not None and int(length) > limit:
                 await _refuse_body(send, receive, limit)
                 return
-            body = await _small_body(receive, length, limit)
+            if timeout_s is None:
+                body = await _small_body(receive, length, limit)
+            else:  # a body that trickles in is no way around the time limit
+                started = self.hub.loop.time()
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        body = await _small_body(receive, length, limit)
+                except TimeoutError:
+                    answer = for_error(RequestTimeoutError("the body did not arrive within the time limit"), request_id)
+                    answer.headers.append((b"connection", b"close"))
+                    await _send_answer(send, answer)
+                    return
+                timeout_s -= self.hub.loop.time() - started
             if body is None:
                 return  # the client left
             payload, more, exceeded = body
@@ -100,7 +113,6 @@ class ProxyApp:
                 return
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
-        timeout_s = entry.request_timeout_s or self._request_timeout_s
         header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
         call = HttpCall(
             self.hub.loop,

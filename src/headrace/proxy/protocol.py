@@ -51,7 +51,10 @@ class JoiningTransport:
         out = self._out
         if out:
             self._out = []
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            try:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            except RuntimeError:  # uvloop's transports refuse writes once the client has hung up
+                pass
 
     def close(self) -> None:
         self.flush()

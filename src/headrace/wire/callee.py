@@ -19,6 +19,9 @@ logger = logging.getLogger("headrace.wire")
 
 HANDSHAKE_TIMEOUT_S = 5.0
 
+_NO_WINDOW = -(1 << 62)
+"""Of a call whose caller has gone: code that goes on sending, whatever it is told, is stopped at `writable`."""
+
 
 class Service(Protocol):
     """What answers calls. `request` is called once per call, on the event loop, and must not block."""
@@ -189,6 +192,7 @@ class ServerCall:
     def _cancel(self) -> None:
         self.cancelled = True
         self.finished = True
+        self.window = _NO_WINDOW
         self._wake_body()
         self._credit_received(0)
         if self.task is not None:
