@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.autoscaling import AutoscalingConfig, AutoscalingPolicy
+from headrace.exceptions import ConfigError
 from headrace.simulate.arrivals import ServiceTime
 from headrace.simulate.autoscaling import Deployment, simulate
 from headrace.simulate.result import Result
@@ -153,6 +154,12 @@ def test_time_above_the_latency_target_counts_requests_that_still_wait() -> None
     result = simulate(Deployment(config, ServiceTime(0.1), start_s=1000), trace, poisson=False, latency_target_s=50)
     assert (result.totals.answered, result.totals.unanswered) == (0, 100)
     assert result.totals.above_target_s == pytest.approx(49.5, abs=0.2)
+
+
+def test_a_policy_that_may_look_at_more_than_is_simulated_is_refused() -> None:
+    config = AutoscalingConfig(policy=AutoscalingPolicy(policy_function="mine:decide"))
+    with pytest.raises(ConfigError, match="policy: 'mine:decide' cannot be simulated"):
+        simulate(Deployment(config, ServiceTime(0.1)), ramp(1))
 
 
 def test_a_day_at_two_hundred_requests_per_second_takes_some_seconds() -> None:

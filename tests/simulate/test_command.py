@@ -132,7 +132,7 @@ def test_without_matplotlib_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch
     ],
 )
 def test_mistakes_are_told(config: str, arguments: list[str], says: str) -> None:
-    result = simulate(*(argument.format(config=config) for argument in arguments))
+    result = simulate(*(argument.replace("{config}", config) for argument in arguments))
     assert result.exit_code == 1, result.output
     assert says in words(result)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.autoscaling import DEFAULT_POLICY, AutoscalingConfig
 from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
+from headrace.exceptions import ConfigError
 from headrace.simulate.arrivals import Arrivals, ServiceTime
 from headrace.simulate.replica_pool import Floats, ReplicaPool, Span, percentile
 from headrace.simulate.result import Change, Latencies, Result, Row, Totals
@@ -61,7 +62,15 @@ def simulate(
         seed: the same seed gives the same result.
         poisson: whether requests arrive independently of each other, or evenly spaced.
         latency_target_s: for `Totals.above_target_s`; None for five times the service time.
+
+    Raises:
+        ConfigError: a policy of the user's decides; it may look at what is not simulated.
     """
+    policy = deployment.autoscaling.policy.policy_function
+    if policy != DEFAULT_POLICY:
+        raise ConfigError(
+            f"policy: '{policy}' cannot be simulated, only what decides by default; remove it to try that"
+        )
     target_s = latency_target_s if latency_target_s is not None else 5 * deployment.service.mean_s
     return _Simulation(deployment, trace, Arrivals(trace, deployment.service, seed, poisson), target_s).run()
 
