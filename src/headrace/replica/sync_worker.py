@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
+
+logger = logging.getLogger("headrace.replica")
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -113,7 +116,10 @@ class SyncWorker:
         while finished:
             job, value, error = finished.popleft()
             self._unfinished -= 1
-            job.done(value, error)
+            try:
+                job.done(value, error)
+            except Exception:
+                logger.exception("a result could not be delivered")
 
     def close(self) -> None:
         """Let the threads end after the jobs that wait."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import traceback
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -183,15 +182,3 @@ class UserCode:
 
 def _name(target: Any) -> str:
     return getattr(target, "__qualname__", None) or repr(target)
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback of an exception without the frames of ours that called the user's code."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None and _is_ours(frame.tb_frame.f_globals.get("__name__", "")):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
-
-
-def _is_ours(module: str) -> bool:
-    return module.startswith(("headrace.replica", "headrace.wire"))
