@@ -56,6 +56,8 @@ class Recorded(Call):
         self._end("end", header)
 
     def on_error(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
+        self.flags = flags
+        self.payloads.append(payload)
         self._end("error", header)
 
     def on_reject(self, header: bytes) -> None:

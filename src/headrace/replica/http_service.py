@@ -21,7 +21,8 @@ from headrace.replica.http.request import request_from
 from headrace.replica.http.results import ASGIResult, EncodedResponse, StreamingResult
 from headrace.replica.http_stream import LARGE_BODY, AsgiSender, JoinedPieces, end_stream, send_large
 from headrace.replica.service import ReplicaService, iterate_in_thread
-from headrace.replica.user_code import Method, MethodKind, user_traceback
+from headrace.replica.user_code import Method, MethodKind
+from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
 from headrace.router.headers import HttpHeader, decode_http, decode_message, encode, encode_message, with_ongoing
 from headrace.wire import frames
@@ -251,6 +252,7 @@ class HttpService:
         if call.cancelled or call.finished:
             self._service.released()
         else:  # user code cancelled itself
+            logger.error("request %s to %s failed: CancelledError", context.request_id, self._service.deployment)
             self._respond(call, error_response(500, "the request was cancelled by the application", context.request_id))
 
     async def _send_result(self, call: ServerCall, context: RequestContext, scope: Message, result: Any) -> None:

@@ -25,7 +25,8 @@ from headrace.replica.http.plan import plan_handler
 from headrace.replica.http_service import HttpService
 from headrace.replica.service import ReplicaService
 from headrace.replica.sync_worker import SyncWorker
-from headrace.replica.user_code import UserCode, user_traceback
+from headrace.replica.user_code import UserCode
+from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
 from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids, unload_all
@@ -214,11 +215,15 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Let the user's code clean up."""
-        if self._lifespan is not None:
-            await self._lifespan.shutdown()
-        await unload_all()
-        if self._user_code is not None:
-            await self._user_code.close()
+        try:
+            if self._lifespan is not None:
+                await self._lifespan.shutdown()
+        finally:
+            try:
+                await unload_all()
+            finally:
+                if self._user_code is not None:
+                    await self._user_code.close()
 
     def _warn_of_small_batches(self, max_ongoing: int) -> None:
         """A batch can never be larger than the number of requests that are admitted, and waits in vain to be."""

@@ -16,12 +16,14 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 import cloudpickle
+import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError
 from headrace.replica.sync_worker import Job, SyncWorker
-from headrace.replica.user_code import MethodKind, UserCode, user_traceback
+from headrace.replica.user_code import MethodKind, UserCode
+from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
-from headrace.router.headers import ErrorHeader, decode_call, encode, with_ongoing
+from headrace.router.headers import ErrorHeader, decode_call, decode_http, encode, with_ongoing
 from headrace.wire import codec, frames
 from headrace.wire.callee import CalleeConnection, ServerCall
 from headrace.wire.errors import ConnectionLost
@@ -118,10 +120,12 @@ class ReplicaService:
         """Tell as many rejected callers as there are free places; the rest a moment later, should those told no longer
         have a use for them."""
         free = self.max_ongoing - self.ongoing if self.open else 0
+        if free <= 0:
+            return  # whoever gives a place back announces it
         while self._rejected and free > 0:
             self._rejected.popleft().send(frames.CAPACITY, 0, 0)
             free -= 1
-        if self._rejected and self._announcing is None and self.open:
+        if self._rejected and self._announcing is None:
             self._announcing = self.loop.call_later(_REANNOUNCE_S, self._announce_again)
 
     def _announce_again(self) -> None:
@@ -276,16 +280,33 @@ class ReplicaService:
     def _finish_with_exception(self, call: ServerCall, error: BaseException, log: bool = True) -> None:
         trace = user_traceback(error)
         if log and not isinstance(error, BackPressureError):
-            logger.error("a request to %s failed: %s", self.deployment, trace)
+            logger.error("request %s to %s failed: %s", _request_id(call), self.deployment, trace)
         if not isinstance(error, Exception):  # SystemExit and the like must not end the process
-            error = HeadraceError(f"user code raised {type(error).__name__}: {error}")
+            error = HeadraceError(f"user code raised {type(error).__name__}: {_text(error)}")
+        elif isinstance(error, StopIteration):  # asyncio's futures refuse it, so no caller could be told
+            error = RuntimeError(f"user code raised StopIteration({_text(error)})")
         try:
             payload = cloudpickle.dumps(error, 5)
         except Exception:
             payload = b""
         self.released()
-        header = ErrorHeader(type(error).__name__, str(error), trace)
+        header = ErrorHeader(type(error).__name__, _text(error), trace)
         call.fail(frames.PICKLED, with_ongoing(self.ongoing, encode(header)), payload)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # of the user's `__str__`; the caller has to be answered all the same
+        return f"(its __str__ raised {type(failure).__name__})"
+
+
+def _request_id(call: ServerCall) -> str:
+    decode = decode_http if call.flags & (frames.HTTP | frames.WEBSOCKET) else decode_call
+    try:
+        return decode(call.header).request_id
+    except msgspec.MsgspecError:
+        return "without an id"
 
 
 def _needs_stream(name: str) -> TypeError:
@@ -344,11 +365,23 @@ class _Raised:
 
 
 async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
-    """Iterate over a sync generator on the worker's threads."""
-    while True:
-        for item in await worker.run(_take, source):
-            if item is _END:
-                return
-            if isinstance(item, _Raised):
-                raise item.error
-            yield item
+    """Iterate over a sync generator on the worker's threads, and close it there where it is left early."""
+    ended = False
+    try:
+        while True:
+            for item in await worker.run(_take, source):
+                if item is _END:
+                    ended = True
+                    return
+                if isinstance(item, _Raised):
+                    ended = True
+                    raise item.error
+                yield item
+    finally:
+        if not ended and hasattr(source, "close"):
+            worker.submit(source.close, (), {}, _closed)
+
+
+def _closed(value: Any, error: BaseException | None) -> None:
+    if error is not None:
+        logger.debug("closing a generator failed: %s", error)

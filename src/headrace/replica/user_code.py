@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 from headrace.exceptions import HeadraceError
 from headrace.replica.sync_worker import SyncWorker
+
+logger = logging.getLogger("headrace.replica")
 
 
 class MethodKind(Enum):
@@ -165,11 +168,7 @@ class UserCode:
             if inspect.isawaitable(result):
                 await result
         finally:
-            # The interpreter would call it a second time when the object goes.
-            try:
-                type(instance).__del__ = lambda self: None
-            except (AttributeError, TypeError):
-                pass
+            _disarm(instance)
 
     async def _call_hook(self, function: Callable[..., Any], worker: SyncWorker, *args: Any) -> None:
         if kind_of(function) is MethodKind.ASYNC:
@@ -178,6 +177,16 @@ class UserCode:
             result = await worker.run(function, *args)
             if inspect.isawaitable(result):
                 await result
+
+
+def _disarm(instance: Any) -> None:
+    """The interpreter would call `__del__` a second time when the object goes, and could not await it. Other instances
+    of the class keep theirs."""
+    kind: Any = type(instance)
+    try:
+        instance.__class__ = type(kind)(kind.__name__, (kind,), {"__slots__": (), "__del__": lambda self: None})
+    except Exception:
+        logger.debug("__del__ of %r may run once more", kind)
 
 
 def _name(target: Any) -> str:
