@@ -96,11 +96,14 @@ class Children:
         """Fork a process; returns its pid.
 
         Raises:
-            StartupError: its name is taken, its socket cannot be opened, or the system refuses to fork.
+            StartupError: its name is taken, its folder is missing, its socket cannot be opened, or the system refuses
+                to fork.
         """
         living = self._by_name.get(spec.name)
         if living is not None:
             raise StartupError(f"a process named '{spec.name}' runs already (pid {living.pid})")
+        if spec.cwd is not None and not os.path.isdir(spec.cwd):
+            raise StartupError(f"'{spec.name}' cannot work in {spec.cwd}: there is no such folder on this machine")
         self._due.pop(spec.name, None)
         if spec.listen is not None and spec.name not in self._listeners:
             self._listen(spec.name, spec.listen)
