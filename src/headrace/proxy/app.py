@@ -13,7 +13,7 @@ from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
 from headrace.proxy.http_call import HttpCall
 from headrace.proxy.protocol import CALL_KEY, TRANSPORT_KEY
-from headrace.proxy.responses import Answer, for_error, json_answer, no_route, too_large
+from headrace.proxy.responses import Answer, for_error, json_answer, no_route, raw_error, too_large
 from headrace.proxy.routes import RouteMatcher
 from headrace.proxy.websocket_call import WebSocketCall
 from headrace.router.headers import HttpHeader, decode_http_response, encode
@@ -159,7 +159,13 @@ class ProxyApp:
         head = decode_http_response(call.head)
         headers = head.headers
         headers.append((b"x-request-id", request_id.encode("latin-1")))
-        await send({"type": "http.response.start", "status": head.status, "headers": headers})
+        try:
+            await send({"type": "http.response.start", "status": head.status, "headers": headers})
+        except Exception as error:
+            # uvicorn refuses the application's status or headers, and by then takes no others.
+            logger.error("request %s to %s: its answer cannot be sent: %r", request_id, scope["path"], error)
+            scope[TRANSPORT_KEY].write(raw_error(request_id))
+            return
         if call.whole:
             await send({"type": "http.response.body", "body": call.body})
             return

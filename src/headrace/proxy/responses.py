@@ -42,6 +42,14 @@ def too_large(limit: int) -> Answer:
     return json_answer(413, {"detail": f"the body is longer than {limit} bytes"}, (b"connection", b"close"))
 
 
+def raw_error(request_id: str) -> bytes:
+    """A 500 as it goes over the socket, for when nothing but the socket is left to say it with."""
+    answer = for_error(RuntimeError(), request_id)
+    headers = [*answer.headers, (b"x-request-id", request_id.encode("latin-1")), (b"connection", b"close")]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 500 Internal Server Error\r\n" + lines + b"\r\n" + answer.body
+
+
 def for_error(error: Exception, request_id: str) -> Answer:
     """What the client hears when no replica answered."""
     if isinstance(error, BackPressureError):

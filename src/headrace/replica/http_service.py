@@ -199,7 +199,7 @@ class HttpService:
 
         def done(value: Any, error: BaseException | None) -> None:
             if error is not None:
-                if call.cancelled:
+                if call.cancelled or isinstance(error, asyncio.CancelledError):
                     self._finish_cancelled(call, context)
                 else:
                     self._respond_exception(call, context, error)
