@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.application_graph import HandlePickler, Node, walk
-from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.deployment_options import RESTARTING_OPTIONS, DeploymentOptions
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.problems import nearest
 from headrace.config.ray_actor_options import RuntimeEnv
@@ -27,21 +27,6 @@ from headrace.serialization import explain_unserializable
 
 if TYPE_CHECKING:
     from headrace.config.schema import DeploymentOverride
-
-RESTARTING_OPTIONS = frozenset(
-    {
-        "deployment_actors",
-        "gang_scheduling_config",
-        "logging_config",
-        "max_concurrent_sync",
-        "max_replicas_per_node",
-        "placement_group_bundle_label_selector",
-        "placement_group_bundles",
-        "placement_group_strategy",
-        "ray_actor_options",
-    }
-)
-"""Options that only a new process can take on. All others reach running replicas, routers or the controller."""
 
 _SECRET_WORDS = ("credential", "key", "password", "secret", "token")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from headrace.build import RESTARTING_OPTIONS, build_application
-from headrace.config.deployment_options import DeploymentOptions
+from headrace.build import build_application
+from headrace.config.deployment_options import RESTARTING_OPTIONS, DeploymentOptions
 from headrace.config.spec import ApplicationSpec
 from headrace.deployments import Application, deployment
 from headrace.exceptions import ApplicationBuildError, ConfigError, SerializationError

@@ -23,6 +23,21 @@ from headrace.config.problems import mistake, shown
 from headrace.config.ray_actor_options import RayActorOptions
 from headrace.config.request_router import RequestRouterConfig
 
+RESTARTING_OPTIONS = frozenset(
+    {
+        "deployment_actors",
+        "gang_scheduling_config",
+        "logging_config",
+        "max_concurrent_sync",
+        "max_replicas_per_node",
+        "placement_group_bundle_label_selector",
+        "placement_group_bundles",
+        "placement_group_strategy",
+        "ray_actor_options",
+    }
+)
+"""Options that only a new process can take on. All others reach running replicas, routers or the controller."""
+
 
 class BackpressureConfig(ConfigModel):
     """The HTTP answer to a request that `max_queued_requests` refuses.
