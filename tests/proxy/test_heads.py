@@ -125,6 +125,33 @@ async def test_a_head_that_is_none_is_400(stack: Stack, head: bytes) -> None:
         assert await reader.read() == b""
 
 
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\ncontent-length: 45\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n", 400),
+        (b"CONNECT evil:443 HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 200),
+        (b"GET http://evil/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n\r\n", 200),
+    ],
+)
+async def test_requests_that_are_read_in_two_ways_elsewhere_are_read_in_one_here(
+    stack: Stack, head: bytes, status: int
+) -> None:
+    await stack.start()
+    replica = await stack.deploy(Slow)
+    replica.instance.release.set()
+    async with stack.raw() as (reader, writer):
+        writer.write(head + SMUGGLED)
+        assert (await response(reader))[0] == status
+    assert len(replica.instance.started) == (status == 200)
+
+
 LARGEST = protocol.MAX_HEAD_BYTES
 FLOODS = {
     "one long header": [b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ", b"a" * 16_000],
