@@ -23,6 +23,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.just(rm.HealthFailed("bad")),
     st.just(rm.HealthTimedOut(30.0)),
     st.just(rm.FoundBusy(12.0)),
+    st.just(rm.FoundStopped(1.0)),
     st.just(rm.ProcessExited("killed by SIGKILL")),
     st.just(rm.StopWanted()),
     st.just(rm.Drained()),
@@ -135,3 +136,10 @@ def test_a_stopped_replica_always_ends_once_its_process_does(given_events: list[
     replica, actions = run(*given_events, rm.StopWanted(), rm.DrainTimedOut(), rm.ProcessExited("exited"))
     assert replica.process_gone and replica.phase in (Phase.STOPPED, Phase.FAILED)
     assert Action.KILL in actions and actions[-1] is Action.RELEASE
+
+
+def test_one_whose_process_was_stopped_is_killed_without_a_drain() -> None:
+    replica, actions = run(*RUNNING, rm.FoundStopped(2.0))
+    assert replica.phase is Phase.FAILED and not replica.published
+    assert actions[-2:] == [Action.UNPUBLISH, Action.KILL]
+    assert "SIGSTOP" in replica.reason

@@ -22,6 +22,13 @@ class Turns:
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         self.soon.append((callback, args))
 
+    def time(self) -> float:
+        return 0.0
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any:
+        """Nothing comes later here."""
+        return None
+
     def turn(self) -> None:
         while self.soon:
             soon, self.soon = self.soon, []
@@ -36,6 +43,7 @@ class FakeConnection:
         self.link = link
         self.calls: dict[int, RoutedCall] = {}
         self.closed = False
+        self.silent = False
         self.cancelled: list[RoutedCall] = []
         self._next = 0
 

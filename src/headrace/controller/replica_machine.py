@@ -96,6 +96,12 @@ class FoundBusy(msgspec.Struct, frozen=True):
     blocked_s: float
 
 
+class FoundStopped(msgspec.Struct, frozen=True):
+    """`check_health` timed out, and the process is stopped (SIGSTOP): nothing in it runs, whatever it is sent."""
+
+    timeout_s: float
+
+
 class ProcessExited(msgspec.Struct, frozen=True):
     reason: str
 
@@ -125,6 +131,7 @@ Event = (
     | HealthFailed
     | HealthTimedOut
     | FoundBusy
+    | FoundStopped
     | ProcessExited
     | StopWanted
     | Drained
@@ -220,6 +227,12 @@ def step(replica: Replica, event: Event) -> Step:
                 return replica, ()
             # A blocked loop is the user's code at work. It says nothing of the checks before it.
             return replace(replica, busy_s=blocked_s), ()
+        case FoundStopped(timeout_s):
+            if replica.phase is not Phase.RUNNING:
+                return replica, ()
+            # It answers nothing that is in flight either: there is nothing to wait for.
+            reason = f"its process was stopped (SIGSTOP) and did not answer within {timeout_s:g} s"
+            return _fail(replica, Cause.HEALTH, reason)
 
 
 def _run(replica: Replica) -> Step:

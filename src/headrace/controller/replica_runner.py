@@ -23,7 +23,7 @@ from headrace.config.spec import (
     ReplicaTarget,
 )
 from headrace.controller import replica_machine as rm
-from headrace.controller.health import check_health, read_vitals
+from headrace.controller.health import check_health, is_stopped, read_vitals
 from headrace.controller.replica_machine import Action, Phase, Replica
 from headrace.controller.status import replica_state
 from headrace.engine.process import ProcessSpec
@@ -289,7 +289,8 @@ class ReplicaRunner:
                 client = await self._connected(timeout_s)
             except (OSError, WireError):
                 client = None
-            finding = await check_health(client, self.where.vitals, self.where.secret, timeout_s)
+            pid = self.replica.pid
+            finding = await check_health(client, self.where.vitals, self.where.secret, timeout_s, pid)
             if finding is not None:
                 self.feed(finding)
 
@@ -307,7 +308,8 @@ class ReplicaRunner:
 
     async def _kill(self) -> None:
         with contextlib.suppress(ConnectionError):
-            for sent in (signal.SIGTERM, signal.SIGKILL):
+            stopped = is_stopped(self.replica.pid)  # takes nothing but SIGKILL
+            for sent in (signal.SIGKILL,) if stopped else (signal.SIGTERM, signal.SIGKILL):
                 if not await self._engine.kill(self.where.process, sent) and not self._start_in_flight:
                     self.feed(rm.ProcessExited("its process was gone already"))
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.wire.caller import Call
@@ -22,6 +23,7 @@ class RoutedCall(Call):
     Attributes:
         retryable: whether it may be sent again when its replica died before it answered.
         settled: answered, failed or abandoned; nothing more will be told.
+        sent_at: `time.monotonic()` when it was sent, where its latency is to be compared with others'; 0 where not.
         sequence: its place among the requests of its router, by when they came.
     """
 
@@ -36,6 +38,7 @@ class RoutedCall(Call):
         "responding",
         "retryable",
         "router",
+        "sent_at",
         "sequence",
         "session_id",
         "settled",
@@ -67,6 +70,7 @@ class RoutedCall(Call):
         self.responding = False
         self.attempts = 0
         self.sequence = 0
+        self.sent_at = 0.0
         self.link: ReplicaLink | None = None
         self.router: Router | None = None
 
@@ -94,7 +98,10 @@ class RoutedCall(Call):
 
     def on_response(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:
         self.settled = True
-        self.link.finished(header)  # type: ignore[union-attr]
+        link: ReplicaLink = self.link  # type: ignore[assignment]
+        if self.sent_at:
+            link.measured(monotonic() - self.sent_at)
+        link.finished(header)
         self.answered(flags, header, payload)
 
     def on_error(self, flags: int, header: bytes, payload: bytes | memoryview) -> None:

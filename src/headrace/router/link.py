@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ logger = logging.getLogger("headrace.router")
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 1.0
 
+_REMEMBERED = 16
+"""Over so many answers the latency is averaged."""
+
 _MODEL_REPORT_S = 1.0
 """How long a replica may take, on the way over the controller, to say that it holds a model that we have sent it."""
 
@@ -34,22 +38,38 @@ class ReplicaLink:
         full: it rejected a request and has not said since that it has room.
         limit: its `max_ongoing_requests`.
         model_ids: the models that it has reported, and those that it must be loading for requests of ours.
+        asked: it was asked for a sign of life, and none has come.
+        stalled: nor had one come a while later: it gets no requests while others answer.
+        gave_up: a request was cancelled since something came.
+        answers: how many answers `log_latency` tells of.
+        log_latency: moving average of the logarithm of the latency in seconds; of the logarithm, so that a few long
+            requests do not make a replica look slow.
+        slow: it was far slower than its peers, and gets requests only where these have no room, until `slow_until`.
+        times_slow: how often in a row.
     """
 
     __slots__ = (
         "_sent_models",
         "_task",
         "address",
+        "answers",
+        "asked",
         "connection",
         "full",
+        "gave_up",
         "inflight",
         "leaving",
         "limit",
+        "log_latency",
         "model_ids",
         "node",
         "others",
         "replica_id",
         "router",
+        "slow",
+        "slow_until",
+        "stalled",
+        "times_slow",
     )
 
     def __init__(self, router: Router, target: ReplicaTarget) -> None:
@@ -64,6 +84,14 @@ class ReplicaLink:
         self.others = 0
         self.full = False
         self.leaving = False
+        self.asked = False
+        self.stalled = False
+        self.gave_up = False
+        self.answers = 0
+        self.log_latency = 0.0
+        self.slow = False
+        self.slow_until = 0.0
+        self.times_slow = 0
         self.connection: CallerConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -90,8 +118,14 @@ class ReplicaLink:
         self.inflight += 1
         call.link = self
         call.attempts += 1
+        router = self.router
+        if not router.watch.running:
+            router.watch.begin()
+        if router.compares:
+            call.sent_at = time.monotonic()
         if call.multiplexed_model_id:
             self._note_model(call.multiplexed_model_id)
+            call.sent_at = 0.0  # replicas differ here by what models they hold
         self.connection.call(call, call.flags, call.header, call.payload)  # type: ignore[union-attr]
 
     def _note_model(self, model_id: str) -> None:
@@ -110,6 +144,12 @@ class ReplicaLink:
         if self.leaving and self.inflight <= 0:
             self.close()
 
+    def measured(self, seconds: float) -> None:
+        """One of our requests took so long."""
+        self.answers = answers = self.answers + 1
+        weight = answers if answers < _REMEMBERED else _REMEMBERED
+        self.log_latency += (math.log(seconds + 1e-6) - self.log_latency) / weight
+
     def rejected(self, header: bytes) -> None:
         self.inflight -= 1
         self.others = max(0, int.from_bytes(header[:4], "little") - self.inflight)
@@ -120,6 +160,7 @@ class ReplicaLink:
     def abandoned(self) -> None:
         """One of our requests was cancelled. The replica answers nothing to it, so its place is free for us now."""
         self.inflight -= 1
+        self.gave_up = True
         if self.router.queue:
             self.router.dispatch()
         if self.leaving and self.inflight <= 0:
@@ -149,6 +190,8 @@ class ReplicaLink:
             self.others = 0
             connection.on_lost = lambda: self._connection_lost(secret, shared)
             connection.on_capacity = self._has_capacity
+            connection.on_pong = self._pong
+            self.asked = self.stalled = self.gave_up = False
             self.router.joined(self)
             return
 
@@ -156,6 +199,12 @@ class ReplicaLink:
         self.full = False
         if self.router.queue:
             self.router.dispatch()
+
+    def _pong(self) -> None:
+        self.asked = False
+        if self.stalled:
+            self.stalled = False
+            self.router.sort()
 
     def _connection_lost(self, secret: bytes, shared: SharedMemory | None) -> None:
         self.connection = None

@@ -16,6 +16,7 @@ from headrace.exceptions import (
 )
 from headrace.router.call import MAX_ATTEMPTS, RoutedCall
 from headrace.router.link import ReplicaLink
+from headrace.router.link_watch import LinkWatch
 from headrace.router.policy import ModelAffinity, PowerOfTwoChoices, RoutingPolicy, SessionAffinity, load_policy
 from headrace.wire import frames
 from headrace.wire.connection import SharedMemory
@@ -39,6 +40,8 @@ class Router:
     Attributes:
         queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
         queued: how many really wait.
+        connected: the replicas that are connected; `sort` says which of them are preferred.
+        compares: whether the replicas' latencies are worth comparing.
     """
 
     def __init__(
@@ -60,7 +63,13 @@ class Router:
         self._secret = secret
         self._shared = shared
         self._links: dict[str, ReplicaLink] = {}
-        self._ready: list[ReplicaLink] = []
+        self.connected: list[ReplicaLink] = []
+        self.compares = False
+        self.watch = LinkWatch(self)
+        # The preferred ones, and those to fall back on where they have no room. Usually all are preferred, and the list
+        # is `connected` itself.
+        self._ready = self.connected
+        self._reserve: list[ReplicaLink] = []
         self._max_queued = -1
         self._refusal: tuple[int, float] = (503, 1.0)
         self._default: RoutingPolicy = PowerOfTwoChoices()
@@ -163,13 +172,17 @@ class Router:
             )
 
     def _choose(self, call: RoutedCall) -> ReplicaLink | None:
+        link = self._choose_of(call, self._ready)
+        return link if link is not None or not self._reserve else self._choose_of(call, self._reserve)
+
+    def _choose_of(self, call: RoutedCall, replicas: list[ReplicaLink]) -> ReplicaLink | None:
         if self._custom is not None:
             return self._choose_by(self._custom, call)
         if call.multiplexed_model_id:
-            return self._by_model.choose(call, self._ready)
+            return self._by_model.choose(call, replicas)
         if call.session_id:
-            return self._by_session.choose(call, self._ready)
-        return self._default.choose(call, self._ready)
+            return self._by_session.choose(call, replicas)
+        return self._default.choose(call, replicas)
 
     def _choose_by(self, policy: RoutingPolicy, call: RoutedCall) -> ReplicaLink | None:
         """A user's policy's choice. One that raises, or makes up replicas, must neither lose requests nor stop others:
@@ -223,11 +236,15 @@ class Router:
             return
         self._policy_config = config
         self._custom = None
+        for link in self.connected:
+            link.slow = False
+        self._replicas_changed()
         path = config.get("request_router_class")
         if isinstance(path, str) and path:
             kwargs = config.get("request_router_kwargs")
             try:
                 self._custom = load_policy(path, kwargs if isinstance(kwargs, dict) else {})
+                self.compares = False
             except ConfigError as error:
                 logger.error("%s; requests to %s go by the default policy", error, self.deployment)
 
@@ -238,18 +255,41 @@ class Router:
 
     def joined(self, link: ReplicaLink) -> None:
         """A replica is connected."""
-        self._ready.append(link)
+        self.connected.append(link)
+        self._replicas_changed()
         if self.queue:
             self.dispatch()
 
     def left(self, link: ReplicaLink) -> None:
         """A replica takes no more requests from here."""
-        if link in self._ready:
-            self._ready.remove(link)
+        if link in self.connected:
+            self.connected.remove(link)
+            self._replicas_changed()
+
+    def _replicas_changed(self) -> None:
+        # A user's policy may have reasons to load replicas unevenly.
+        self.compares = len(self.connected) > 1 and self._custom is None
+        if self._ready is not self.connected:
+            self.sort()
+
+    def sort(self) -> None:
+        """Tell preferred replicas from others, after one has stalled or become slow, or the reverse.
+
+        Where all have stalled, none is preferred: user code that blocks the event loop does not make its deployment
+        unavailable.
+        """
+        connected = self.connected
+        answering = [link for link in connected if not link.stalled] or list(connected)
+        preferred = [link for link in answering if not link.slow]
+        self._reserve = [link for link in answering if link.slow] if preferred else []
+        usual = not any(link.stalled or link.slow for link in connected)
+        self._ready = connected if usual else preferred or answering
+        if self.queue:
+            self.dispatch()
 
     @property
     def ready_replicas(self) -> int:
-        return len(self._ready)
+        return len(self.connected)
 
     def close(self) -> None:
         """Hang up on every replica; what waits, and what comes, fails."""
@@ -258,5 +298,8 @@ class Router:
         for link in self._links.values():
             link.leaving = True
             link.close()
+        self.watch.stop()
         self._links.clear()
-        self._ready.clear()
+        self.connected.clear()
+        self._ready = self.connected
+        self._reserve = []

@@ -75,6 +75,7 @@ class CallerConnection(Connection):
     Args:
         on_lost: called once when the connection ends.
         on_capacity: called when the callee says that it has room again after it rejected a call.
+        on_pong: called when the callee answers a `ping`: its event loop turns.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, secret: bytes, shared: SharedMemory | None) -> None:
@@ -83,6 +84,7 @@ class CallerConnection(Connection):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.on_lost: Callable[[], None] | None = None
         self.on_capacity: Callable[[], None] | None = None
+        self.on_pong: Callable[[], None] | None = None
         self._secret = secret
         self._next = 0
         self._client_nonce = auth.nonce()
@@ -98,6 +100,10 @@ class CallerConnection(Connection):
         call.id = call_id
         self.calls[call_id] = call
         self.send(frames.REQUEST, flags, call_id, header, payload)
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self.send(frames.PING, 0, 0)
 
     def handshake_received(self, data: bytes) -> int:
         if not self._server_nonce:
@@ -129,6 +135,10 @@ class CallerConnection(Connection):
         if kind == frames.CAPACITY:
             if self.on_capacity is not None:
                 self.on_capacity()
+            return
+        if kind == frames.PONG:
+            if self.on_pong is not None:
+                self.on_pong()
             return
         call = self.calls.get(call_id)
         if call is None:

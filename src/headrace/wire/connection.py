@@ -62,12 +62,16 @@ class Connection(asyncio.Protocol):
     Args:
         loop: the event loop that it lives on; nothing here may be called from another thread.
         shared: shared memory for large payloads, or None where the peer is on another machine.
+
+    Attributes:
+        silent: nothing has come since somebody set it; who wants to know of progress sets it and looks again later.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, shared: SharedMemory | None) -> None:
         self.loop = loop
         self.shared = shared
         self.closed = False
+        self.silent = False
         self.authenticated = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self._pending = b""
@@ -211,6 +215,7 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=2 * frames.PART_BYTES)
 
     def data_received(self, data: bytes) -> None:
+        self.silent = False
         if self._pending:
             data = self._pending + data
             self._pending = b""
@@ -258,6 +263,8 @@ class Connection(asyncio.Protocol):
                 segment = self._lent.pop(segment_id, None)
                 if segment is not None and self.shared is not None:
                     self.shared.pool.give_back(segment)
+        elif kind == frames.PING:
+            self.send(frames.PONG, 0, 0)
         elif flags & frames.SHARED and kind < frames.PART:
             self.frame_received(kind, flags & ~frames.SHARED, call_id, header, self._mapped(payload))
         else:

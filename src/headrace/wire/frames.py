@@ -42,8 +42,10 @@ PART: Final = 10
 # Kinds of the connection itself (call_id 0).
 CAPACITY: Final = 11
 RELEASE: Final = 12
+PING: Final = 13
+PONG: Final = 14
 
-KINDS: Final = frozenset(range(1, 13))
+KINDS: Final = frozenset(range(1, 15))
 
 # Flags of REQUEST: what the header is, and whether CHUNK frames of the body follow.
 MORE: Final = 0x01
