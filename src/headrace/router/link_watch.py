@@ -56,7 +56,7 @@ class LinkWatch:
         held_up = now - self._due > _LATE_S
         changed = False
         active = False
-        for link in self._router.connected:
+        for link in self._router.reachable:
             changed |= self._look_for_progress(link, held_up)
             active |= link.inflight > 0 or link.asked or link.gave_up
         if self._router.compares:
@@ -90,7 +90,7 @@ class LinkWatch:
         """Spare those that are slower than the others by far. Returns whether that changed anything."""
         changed = False
         measured = []
-        for link in self._router.connected:
+        for link in self._router.reachable:
             if link.slow and now >= link.slow_until:
                 link.slow, link.answers = False, 0
                 changed = True

@@ -40,7 +40,7 @@ class Router:
     Attributes:
         queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
         queued: how many really wait.
-        connected: the replicas that are connected; `sort` says which of them are preferred.
+        reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
     """
 
@@ -63,12 +63,12 @@ class Router:
         self._secret = secret
         self._shared = shared
         self._links: dict[str, ReplicaLink] = {}
-        self.connected: list[ReplicaLink] = []
+        self.reachable: list[ReplicaLink] = []
         self.compares = False
         self.watch = LinkWatch(self)
         # The preferred ones, and those to fall back on where they have no room. Usually all are preferred, and the list
-        # is `connected` itself.
-        self._ready = self.connected
+        # is `reachable` itself.
+        self._ready = self.reachable
         self._reserve: list[ReplicaLink] = []
         self._max_queued = -1
         self._refusal: tuple[int, float] = (503, 1.0)
@@ -236,7 +236,7 @@ class Router:
             return
         self._policy_config = config
         self._custom = None
-        for link in self.connected:
+        for link in self.reachable:
             link.slow = False
         self._replicas_changed()
         path = config.get("request_router_class")
@@ -255,21 +255,21 @@ class Router:
 
     def joined(self, link: ReplicaLink) -> None:
         """A replica is connected."""
-        self.connected.append(link)
+        self.reachable.append(link)
         self._replicas_changed()
         if self.queue:
             self.dispatch()
 
     def left(self, link: ReplicaLink) -> None:
         """A replica takes no more requests from here."""
-        if link in self.connected:
-            self.connected.remove(link)
+        if link in self.reachable:
+            self.reachable.remove(link)
             self._replicas_changed()
 
     def _replicas_changed(self) -> None:
         # A user's policy may have reasons to load replicas unevenly.
-        self.compares = len(self.connected) > 1 and self._custom is None
-        if self._ready is not self.connected:
+        self.compares = len(self.reachable) > 1 and self._custom is None
+        if self._ready is not self.reachable:
             self.sort()
 
     def sort(self) -> None:
@@ -278,18 +278,18 @@ class Router:
         Where all have stalled, none is preferred: user code that blocks the event loop does not make its deployment
         unavailable.
         """
-        connected = self.connected
-        answering = [link for link in connected if not link.stalled] or list(connected)
+        reachable = self.reachable
+        answering = [link for link in reachable if not link.stalled] or list(reachable)
         preferred = [link for link in answering if not link.slow]
         self._reserve = [link for link in answering if link.slow] if preferred else []
-        usual = not any(link.stalled or link.slow for link in connected)
-        self._ready = connected if usual else preferred or answering
+        usual = not any(link.stalled or link.slow for link in reachable)
+        self._ready = reachable if usual else preferred or answering
         if self.queue:
             self.dispatch()
 
     @property
     def ready_replicas(self) -> int:
-        return len(self.connected)
+        return len(self.reachable)
 
     def close(self) -> None:
         """Hang up on every replica; what waits, and what comes, fails."""
@@ -300,6 +300,6 @@ class Router:
             link.close()
         self.watch.stop()
         self._links.clear()
-        self.connected.clear()
-        self._ready = self.connected
+        self.reachable.clear()
+        self._ready = self.reachable
         self._reserve = []
