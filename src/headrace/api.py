@@ -98,7 +98,7 @@ def start(
     beginning = _client.Beginning(config)
     client = beginning.finish()
     if beginning.found:
-        _warn_of_ignored_options(instance, client.config())
+        _warn_of_ignored_options(instance, client.config)
 
 
 _GIVEN_AS = {"http": "http_options", "rest": "rest_options", "logging": "logging_config"}

@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -75,7 +76,8 @@ class Client:
         if self.session.http is None:
             return None
         host, port = self.session.http
-        return f"http://{_for_url(host)}:{port}"
+        scheme = "https" if (self.config["http"] or {}).get("ssl_certfile") else "http"
+        return f"{scheme}://{_for_url(host)}:{port}"
 
     @property
     def rest_url(self) -> str:
@@ -157,6 +159,7 @@ class Client:
     def status(self) -> InstanceStatus:
         return self.call("status", type=InstanceStatus)
 
+    @functools.cached_property
     def config(self) -> dict[str, Any]:
         """What the instance was started with: an InstanceConfig, dumped."""
         config: dict[str, Any] = self.call("config", type=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -112,19 +113,23 @@ class HTTPOptions(ConfigModel):
 
     @classmethod
     def from_user(cls, given: Mapping[str, Any] | HTTPOptions | None) -> HTTPOptions:
-        """HTTP options as a user wrote them; files must exist.
+        """HTTP options as a user wrote them; files must exist, and middlewares can be imported.
 
         Raises:
             ConfigError: something is wrong with them; every mistake is named.
         """
         options = given if isinstance(given, HTTPOptions) else cls(**(given or {}))
-        missing = [
+        problems = [
             Problem((name,), f"there is no file {shown(path)}")
             for name in ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs")
             if (path := getattr(options, name)) is not None and not os.path.isfile(path)
         ]
-        if missing:
-            raise config_error(cls.title, missing)
+        for index, middleware in enumerate(options.middlewares):
+            problem = _why_not_importable(middleware.cls)
+            if problem is not None:
+                problems.append(Problem(("middlewares", index, "cls"), problem))
+        if problems:
+            raise config_error(cls.title, problems)
         return options
 
     @property
@@ -159,6 +164,15 @@ class HTTPOptions(ConfigModel):
         if self.ssl_keyfile is None and (self.ssl_ca_certs is not None or self.ssl_keyfile_password is not None):
             raise ValueError("ssl_ca_certs and ssl_keyfile_password need ssl_keyfile and ssl_certfile")
         return self
+
+
+def _why_not_importable(path: str) -> str | None:
+    module, _, name = path.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        return f"{shown(path)} cannot be imported: {error}"
+    return None if callable(found) else f"{shown(path)} is no ASGI middleware, but {shown(found)}"
 
 
 class RestOptions(ConfigModel):

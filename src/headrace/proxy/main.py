@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -31,7 +32,10 @@ _DRAIN_S = 30
 
 def main(process: ProcessContext) -> None:
     """Serve HTTP until told to end, then finish what is in flight. `process.args["instance"]`: an InstanceConfig."""
-    uvloop.run(_serve(process))
+    try:
+        uvloop.run(_serve(process))
+    except ConfigError as error:
+        sys.exit(f"headrace: {process.name} cannot start: {error}")
 
 
 async def _serve(process: ProcessContext) -> None:
