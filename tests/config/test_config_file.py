@@ -181,9 +181,9 @@ def wrong_line(replaced: str, by: str) -> str:
         ),
         (
             "num_replicas: 2",
-            "num_replicas: auto",
-            "serve.yaml:21: applications[0].deployments[0].autoscaling_config: autoscaling is not available on the "
-            "local engine yet; remove autoscaling_config and set num_replicas to a number",
+            "max_replicas_per_node: 1",
+            "serve.yaml:22: applications[0].deployments[0].max_replicas_per_node: is not available on the "
+            "local engine yet; remove it",
         ),
         (
             "  port: 8001",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from headrace.config.autoscaling import DEFAULT_POLICY
 from headrace.config.problems import Problem, config_error
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def refuse_unavailable(options: DeploymentOptions) -> None:
 
 def unavailable_options(options: DeploymentOptions) -> Iterator[Problem]:
     """The options of a deployment that would have no effect."""
-    if options.autoscaling_config is not None:
+    scaling = options.autoscaling_config
+    if scaling is not None and scaling.policy.policy_function != DEFAULT_POLICY:
         yield Problem(
-            ("autoscaling_config",),
-            f"autoscaling {_NOT_YET}; remove autoscaling_config and set num_replicas to a number",
+            ("autoscaling_config", "policy"),
+            f"a policy of your own {_NOT_YET}; remove it and set target_ongoing_requests",
         )
     for name in (
         "placement_group_bundles",
@@ -64,7 +66,7 @@ def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
         if application.external_scaler_enabled:
             yield Problem((*path, "external_scaler_enabled"), f"scaling from outside {_NOT_YET}; remove it")
         if application.autoscaling_policy is not None:
-            yield Problem((*path, "autoscaling_policy"), f"autoscaling {_NOT_YET}; remove it and set num_replicas")
+            yield Problem((*path, "autoscaling_policy"), f"{_NOT_YET}; remove it and set autoscaling_config")
         for position, override in enumerate(application.deployments):
             for problem in unavailable_options(override):
                 yield Problem((*path, "deployments", position, *problem.path), problem.text)

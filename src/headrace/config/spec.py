@@ -120,6 +120,25 @@ class ReportModelsRequest(msgspec.Struct, kw_only=True):
     model_ids: list[str]
 
 
+class Load(msgspec.Struct, frozen=True):
+    """One process's requests to one deployment. `queued`: for want of a replica with room. `running`: sent to a
+    replica and not answered in full. No request is in both."""
+
+    queued: int = 0
+    running: int = 0
+
+    @property
+    def ongoing(self) -> int:
+        return self.queued + self.running
+
+
+class ReportLoadRequest(msgspec.Struct, kw_only=True):
+    """A process tells how much it asks of deployments at this moment; by "<app>#<deployment>"."""
+
+    caller: str
+    loads: dict[str, Load]
+
+
 class ReplicaVitals(msgspec.Struct, kw_only=True):
     """Told from a separate thread. `loop_blocked_s`: for how long the event loop has not turned, seconds."""
 
@@ -154,6 +173,7 @@ class ReplicaTarget(msgspec.Struct, kw_only=True):
 class DeploymentTargets(msgspec.Struct, kw_only=True):
     """The replica set of one deployment, as routers see it.
 
+    `report_interval_s`: how often routers tell how many requests they have there (autoscaling); None for never.
     `unavailable`: why no request can be served and none should wait (deploy failed, deployment unknown); None while
     replicas exist or may still come.
     """
@@ -167,13 +187,16 @@ class DeploymentTargets(msgspec.Struct, kw_only=True):
     refusal_retry_after_s: float = 1.0
     routing_policy: dict[str, Any] = {}
     retryable_methods: list[str] = []
+    report_interval_s: float | None = None
     unavailable: str | None = None
 
 
 class WatchRequest(msgspec.Struct, kw_only=True):
-    """`versions`: key to the version already known (0 for none)."""
+    """`versions`: key to the version already known (0 for none). `caller`: the name under which the process reports
+    load; its counts are forgotten when it watches no more."""
 
     versions: dict[str, int]
+    caller: str = ""
 
 
 class WatchUpdate(msgspec.Struct, kw_only=True):
@@ -192,6 +215,28 @@ class ReplicaStatus(msgspec.Struct, kw_only=True):
     message: str = ""
 
 
+class ScalingDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of the number of replicas. `at`: Unix time, seconds."""
+
+    at: float
+    previous: int
+    target: int
+    reason: str
+
+
+class AutoscalingStatus(msgspec.Struct, kw_only=True):
+    """What autoscaling sees and does. `reason`: why the target is what it is, or what it waits for.
+
+    `decisions`: the last changes, oldest first.
+    """
+
+    queued: int
+    running: int
+    callers: int
+    reason: str
+    decisions: list[ScalingDecision] = []
+
+
 class DeploymentStatus(msgspec.Struct, kw_only=True):
     """`status`: Ray Serve's words: UPDATING, HEALTHY, UNHEALTHY, DEPLOY_FAILED, UPSCALING, DOWNSCALING."""
 
@@ -204,6 +249,7 @@ class DeploymentStatus(msgspec.Struct, kw_only=True):
     options: dict[str, Any]
     replicas: list[ReplicaStatus] = []
     description: dict[str, Any] = {}
+    autoscaling: AutoscalingStatus | None = None
 
 
 class ApplicationStatus(msgspec.Struct, kw_only=True):

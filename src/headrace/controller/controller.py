@@ -20,12 +20,14 @@ from headrace.config.spec import (
     ApplicationStatus,
     DeploymentTargets,
     InstanceStatus,
+    Load,
     ProxyStatus,
     RoutingTable,
 )
 from headrace.controller import replica_machine as rm
 from headrace.controller.adoption import adopt_all
 from headrace.controller.applications import Applications
+from headrace.controller.autoscaling.callers import Callers
 from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.services import Services, describe_exit
@@ -62,6 +64,7 @@ class Controller:
         self.session_dir = session_dir
         self.config = config if config is not None else InstanceConfig()
         self.hub = WatchHub(self._unknown)
+        self.callers = Callers(self._caller_gone)
         http = self.config.http
         self._loop = asyncio.get_running_loop()
         self._services = Services(
@@ -188,6 +191,18 @@ class Controller:
         manager = self._manager_of(replica_id)
         if manager is not None:
             manager.report_models(replica_id, model_ids)
+
+    def report_load(self, caller: str, loads: dict[str, Load]) -> None:
+        """A process tells what it has under way, by deployment; what is deployed no more is passed over."""
+        for key, load in loads.items():
+            app, _, deployment = key.partition("#")
+            manager = self.applications.manager(app, deployment)
+            if manager is not None:
+                manager.report_load(caller, load)
+
+    def _caller_gone(self, caller: str) -> None:
+        for manager in self.applications.managers:
+            manager.forget_caller(caller)
 
     def application_statuses(self) -> list[ApplicationStatus]:
         return [

@@ -7,15 +7,18 @@ import logging
 
 from msgspec.structs import replace
 
+from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.spec import (
     ApplicationSpec,
     DeploymentSpec,
     DeploymentStatus,
     DeploymentTargets,
+    Load,
     ReplicaSpec,
 )
 from headrace.controller import reconcile
+from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_machine import Cause, Phase, Replica
@@ -60,8 +63,12 @@ class DeploymentManager:
         self._recovered = False
         self._waiting_for: str | None = None
         self._wake: asyncio.TimerHandle | None = None
+        self._look_again: asyncio.TimerHandle | None = None
         self._services = services
         self._loop = asyncio.get_running_loop()
+        self._autoscaler: Autoscaler | None = None
+        if self.options.autoscaling_config is not None:
+            self._autoscaler = self._resume_autoscaling(self.options.autoscaling_config, stored.target)
         self._told: str | None = None
         self._history = self._recall(stored)
         self.publish()
@@ -71,7 +78,17 @@ class DeploymentManager:
             return History(start_failures=self.desired().failure_limit, last_failure=stored.reason)
         return History(settled=stored.good is not None and stored.good.version == self.spec.version)
 
+    def _resume_autoscaling(self, config: AutoscalingConfig, target: int | None) -> Autoscaler:
+        if target is None:
+            return Autoscaler(config, self.options.initial_num_replicas)
+        return Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
+
     # What is wanted.
+
+    @property
+    def num_replicas(self) -> int:
+        """How many replicas are wanted."""
+        return self.options.initial_num_replicas if self._autoscaler is None else self._autoscaler.target
 
     def update(self, spec: DeploymentSpec, application: ApplicationSpec) -> None:
         """Want this from now on. What needs no restart is taken on by the running replicas.
@@ -79,10 +96,11 @@ class DeploymentManager:
         Raises:
             ConfigError: the options are wrong; nothing has changed then.
         """
-        options, before, was_deleting = options_of(spec), self.options, self.deleting
+        options, had, was_deleting = options_of(spec), self.num_replicas, self.deleting
         self.application, self.options, self.deleting = application, options, False
         old_spec, self.spec = self.spec, spec
         self.config = config_of(spec)
+        self._take_on_autoscaling(options.autoscaling_config, had)
         if spec.version != old_spec.version or self.verdict is Verdict.HALTED or was_deleting:
             # A deploy asks for another try, also of what was given up.
             settled = self._good is not None and self._good.version == spec.version
@@ -90,7 +108,7 @@ class DeploymentManager:
             self._begin(Change.DEPLOY)
         elif spec.options != old_spec.options:
             self._history = replace(self._history, reconfigure_failed=None)
-            wanted, had = options.initial_num_replicas, before.initial_num_replicas
+            wanted = self.num_replicas
             only_scaled = {**spec.options, "num_replicas": 0} == {**old_spec.options, "num_replicas": 0}
             self._begin(Change.DEPLOY if not only_scaled else Change.UPSCALE if wanted > had else Change.DOWNSCALE)
         for runner in self.runners.values():
@@ -98,6 +116,16 @@ class DeploymentManager:
                 runner.options = options
         self.publish()
         self._services.mark(self)
+
+    def _take_on_autoscaling(self, config: AutoscalingConfig | None, had: int) -> None:
+        if config is None:
+            if self._autoscaler is not None:
+                self._autoscaler = None
+                self._services.store.remove_target(self.app, self.name)
+        elif self._autoscaler is None:
+            self._autoscaler = Autoscaler(config, had if config.initial_replicas is None else config.initial_replicas)
+        else:
+            self._autoscaler.configure(config)
 
     def _begin(self, change: Change) -> None:
         self.change, self.in_transition, self._recovered, self.verdict = change, True, False, Verdict.CONVERGING
@@ -124,14 +152,14 @@ class DeploymentManager:
     @property
     def ready(self) -> bool:
         """Whether something serves, or nothing is wanted."""
-        return self.serving > 0 or self.options.initial_num_replicas == 0
+        return self.serving > 0 or self.num_replicas == 0
 
     def desired(self) -> Desired:
         good = self._good.version if self._good is not None else None
         return Desired(
             version=self.spec.version,
             config=self.config,
-            num_replicas=self.options.initial_num_replicas,
+            num_replicas=self.num_replicas,
             rolling_update_percentage=self.options.rolling_update_percentage,
             max_surge_percent=self.options.max_surge_percent,
             max_constructor_retry_count=self.options.max_constructor_retry_count,
@@ -149,6 +177,7 @@ class DeploymentManager:
             for runner in list(self.runners.values()):
                 runner.stop()
             return
+        self._autoscale()
         observed = [
             Observed(r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring)
             for r in self.runners.values()
@@ -171,16 +200,39 @@ class DeploymentManager:
                     )
         self._conclude(plan)
 
+    def _autoscale(self) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+        halted = self.verdict is Verdict.HALTED
+        if self._autoscaler is None or (halted and not self.serving):
+            return
+        phases = [r.replica.phase for r in self.runners.values() if r.replica.active]
+        running = phases.count(Phase.RUNNING)
+        decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running)
+        if self._autoscaler.look_again_at is not None:
+            self._look_again = self._loop.call_at(self._autoscaler.look_again_at, self._services.mark, self)
+        if decision is None:
+            return
+        self._services.store.put_target(self.app, self.name, decision.target)
+        logger.info(
+            "deployment %s: %d replicas instead of %d: %s",
+            self.key,
+            decision.target,
+            decision.previous,
+            decision.reason,
+        )
+        if not halted and not (self.in_transition and self.change is Change.DEPLOY):
+            self._begin(Change.AUTO_UPSCALE if decision.target > decision.previous else Change.AUTO_DOWNSCALE)
+
     def _conclude(self, plan: Plan) -> None:
         before, self.verdict = self.verdict, plan.verdict
         if plan.verdict is Verdict.SETTLED:
             if self.in_transition:
                 self.in_transition = False
                 logger.debug("deployment %s is up: %d replicas", self.key, len(self.runners))
-            self._history = after_settling(self._history)
-            if self._good is None or differ(self._good, self.spec):
-                self._good = self.spec
-                self._services.store.put_version(self.app, self.name, StoredVersion(good=self.spec))
+            if self.num_replicas:
+                self._prove_good()
         elif plan.verdict is Verdict.HALTED:
             if before is not Verdict.HALTED:
                 self._give_up()
@@ -188,6 +240,13 @@ class DeploymentManager:
             self._recovered = True
         if before is not plan.verdict:
             self.publish()
+
+    def _prove_good(self) -> None:
+        """All replicas run. (A version that sleeps has not shown yet that it can.)"""
+        self._history = after_settling(self._history)
+        if self._good is None or differ(self._good, self.spec):
+            self._good = self.spec
+            self._services.store.put_version(self.app, self.name, StoredVersion(good=self.spec))
 
     def _give_up(self) -> None:
         # The traceback has been told when the first of its replicas failed.
@@ -238,7 +297,7 @@ class DeploymentManager:
             deployment=spec,
             route_prefix=self.application.route_prefix,
             rank=rank,
-            world_size=self.options.initial_num_replicas,
+            world_size=self.num_replicas,
             root_path=self._services.root_path,
             max_body_bytes=self._services.max_body_bytes,
             runtime_env=self.application.runtime_env,
@@ -308,7 +367,7 @@ class DeploymentManager:
         if runner.version != self.spec.version and ran_s is None:
             cause, ran_s = Cause.CRASH, 0.0  # a fallback that does not start again is no fault of the wanted version
         self._history = after_failure(self._history, cause, ran_s, reason, now)
-        wait_s = backoff_s(self._history, self.options.initial_num_replicas)
+        wait_s = backoff_s(self._history, self.num_replicas)
         again = f"another starts in {wait_s:.1f} s" if wait_s else "another starts now"
         if cause in (Cause.START, Cause.CONSTRUCTOR):
             told, self._told = self._told, reason
@@ -330,6 +389,17 @@ class DeploymentManager:
             self.runners[replica_id].multiplexed_model_ids = model_ids
             self.publish()
 
+    def report_load(self, caller: str, load: Load) -> None:
+        """A caller tells what it has under way here."""
+        if self._autoscaler is not None:
+            self._autoscaler.report(caller, load, self._loop.time())
+            self._services.mark(self)
+
+    def forget_caller(self, caller: str) -> None:
+        """A caller is gone, and with it what it had under way."""
+        if self._autoscaler is not None and self._autoscaler.forget(caller):
+            self._services.mark(self)
+
     # What others see.
 
     def publish(self) -> None:
@@ -338,6 +408,7 @@ class DeploymentManager:
 
     def targets(self) -> DeploymentTargets:
         serving = sorted((r for r in self.runners.values() if r.replica.published), key=lambda r: r.replica_id)
+        scaling = self.options.autoscaling_config
         unavailable = None
         if self.deleting:
             unavailable = f"deployment '{self.name}' of application '{self.app}' is being deleted"
@@ -353,6 +424,7 @@ class DeploymentManager:
             refusal_retry_after_s=self.options.backpressure_config.retry_after_s,
             routing_policy=self.options.request_router_config.routing_policy,
             retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
+            report_interval_s=scaling.metrics_interval_s if scaling is not None else None,
             unavailable=unavailable,
         )
 
@@ -390,11 +462,14 @@ class DeploymentManager:
             options=self.spec.options,
             replicas=[r.status() for r in runners],
             description=self.spec.description,
+            autoscaling=self._autoscaler.status() if self._autoscaler is not None else None,
         )
 
     def close(self) -> None:
         """Let go of everything and leave the replicas as they are."""
         if self._wake is not None:
             self._wake.cancel()
+        if self._look_again is not None:
+            self._look_again.cancel()
         for runner in self.runners.values():
             runner.cancel()

@@ -69,6 +69,7 @@ def _deployment(deployment: DeploymentStatus) -> dict[str, Any]:
             **{name: amount for name, amount in resources.items() if amount},
             **(actor.get("resources") or {}),
         },
+        "autoscaling_detail": _autoscaling(deployment),
         "replicas": [
             {
                 "node_id": NODE,
@@ -80,4 +81,28 @@ def _deployment(deployment: DeploymentStatus) -> dict[str, Any]:
             }
             for replica in deployment.replicas
         ],
+    }
+
+
+def _autoscaling(deployment: DeploymentStatus) -> dict[str, Any] | None:
+    scaling = deployment.autoscaling
+    if scaling is None:
+        return None
+    moving = deployment.status if deployment.status in ("UPSCALING", "DOWNSCALING") else "STABLE"
+    return {
+        "scaling_status": moving,
+        "reason": scaling.reason,
+        "decisions": [
+            {
+                "timestamp_s": decision.at,
+                "reason": decision.reason,
+                "prev_num_replicas": decision.previous,
+                "curr_num_replicas": decision.target,
+                "policy": None,
+            }
+            for decision in scaling.decisions
+        ],
+        "metrics": {"queued": scaling.queued, "running": scaling.running, "callers": scaling.callers},
+        "metrics_health": "HEALTHY",
+        "errors": [],
     }

@@ -11,6 +11,7 @@ from headrace.config.spec import (
     DeployReply,
     DeployRequest,
     InstanceStatus,
+    ReportLoadRequest,
     ReportModelsRequest,
     WatchRequest,
     WatchUpdate,
@@ -20,7 +21,8 @@ from headrace.wire.rpc import RpcServer
 
 
 def rpc_server(controller: Controller) -> RpcServer:
-    """Serves `deploy`, `delete`, `status`, `config`, `changed`, `watch`, `report_models` and `shutdown`.
+    """Serves `deploy`, `delete`, `status`, `config`, `changed`, `watch`, `report_load`, `report_models` and
+    `shutdown`.
 
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
     """
@@ -41,11 +43,15 @@ def rpc_server(controller: Controller) -> RpcServer:
         return await controller.changed(body.since)
 
     async def watch(body: WatchRequest) -> AsyncIterator[WatchUpdate]:
-        async for update in controller.hub.watch(body):
-            yield update
+        with controller.callers.watching(body.caller):
+            async for update in controller.hub.watch(body):
+                yield update
 
     async def report_models(body: ReportModelsRequest) -> None:
         controller.report_models(body.replica_id, body.model_ids)
+
+    async def report_load(body: ReportLoadRequest) -> None:
+        controller.report_load(body.caller, body.loads)
 
     async def shutdown() -> None:
         await controller.shutdown()
@@ -57,6 +63,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "config": config,
         "changed": changed,
         "watch": watch,
+        "report_load": report_load,
         "report_models": report_models,
         "shutdown": shutdown,
     }

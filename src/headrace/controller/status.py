@@ -22,6 +22,8 @@ class Change(enum.Enum):
     DEPLOY = "deploy"
     UPSCALE = "upscale"
     DOWNSCALE = "downscale"
+    AUTO_UPSCALE = "auto upscale"
+    AUTO_DOWNSCALE = "auto downscale"
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -55,11 +57,15 @@ _STARTED = {
     Change.DEPLOY: "UPDATING",
     Change.UPSCALE: "UPSCALING",
     Change.DOWNSCALE: "DOWNSCALING",
+    Change.AUTO_UPSCALE: "UPSCALING",
+    Change.AUTO_DOWNSCALE: "DOWNSCALING",
 }
 _COMPLETED = {
     Change.DEPLOY: "CONFIG_UPDATE_COMPLETED",
     Change.UPSCALE: "UPSCALE_COMPLETED",
     Change.DOWNSCALE: "DOWNSCALE_COMPLETED",
+    Change.AUTO_UPSCALE: "UPSCALE_COMPLETED",
+    Change.AUTO_DOWNSCALE: "DOWNSCALE_COMPLETED",
 }
 
 
@@ -74,7 +80,8 @@ def deployment_status(facts: Facts) -> tuple[str, str, str]:
         message = f"reconfigure(user_config) raised; the replicas that refused it keep what they had. Error:\n{reason}"
         return "DEPLOY_FAILED", "REPLICA_STARTUP_FAILED", message
     if facts.in_transition:
-        return _STARTED[facts.change], "CONFIG_UPDATE_STARTED", _progress(facts)
+        scales_itself = facts.change in (Change.AUTO_UPSCALE, Change.AUTO_DOWNSCALE)
+        return _STARTED[facts.change], "AUTOSCALING" if scales_itself else "CONFIG_UPDATE_STARTED", _progress(facts)
     if facts.verdict is Verdict.SETTLED:
         return "HEALTHY", "UNSPECIFIED" if facts.recovered else _COMPLETED[facts.change], _busy(facts)
     return "UNHEALTHY", "HEALTH_CHECK_FAILED", _progress(facts)

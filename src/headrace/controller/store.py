@@ -36,6 +36,14 @@ CREATE TABLE versions (
 ) STRICT;
 """
 
+_LATER_TABLES = """
+-- How many replicas autoscaling wanted last.
+CREATE TABLE IF NOT EXISTS targets (
+    app TEXT NOT NULL, deployment TEXT NOT NULL, num_replicas INTEGER NOT NULL, PRIMARY KEY (app, deployment)
+) STRICT;
+"""
+"""Tables that stores of format 1 may lack."""
+
 
 class StoredApplication(msgspec.Struct, kw_only=True, frozen=True):
     """`declared`: came through the declarative REST API. `deployed_at`: Unix time, seconds."""
@@ -47,11 +55,15 @@ class StoredApplication(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class StoredVersion(msgspec.Struct, kw_only=True, frozen=True):
-    """`good`: the last deployment that ran in full number. `halted`: the version that was given up, for `reason`."""
+    """`good`: the last deployment that ran in full number. `halted`: the version that was given up, for `reason`.
+
+    `target`: how many replicas autoscaling wanted last; None if it never changed that.
+    """
 
     good: DeploymentSpec | None = None
     halted: str | None = None
     reason: str = ""
+    target: int | None = None
 
 
 class Store:
@@ -76,6 +88,7 @@ class Store:
                     f"the state store {path} has format {found}, and this version of Headrace reads format {FORMAT}: "
                     "start the version that wrote it, or move the file away to begin with no applications"
                 )
+            self._db.executescript(_LATER_TABLES)
             check = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if check != "ok":
                 raise sqlite3.DatabaseError(check)
@@ -114,11 +127,17 @@ class Store:
     def load_versions(self) -> dict[tuple[str, str], StoredVersion]:
         """By application and deployment."""
         rows = self._db.execute("SELECT app, deployment, good, halted, reason FROM versions")
-        return {
+        targets = {
+            (app, name): target
+            for app, name, target in self._db.execute("SELECT app, deployment, num_replicas FROM targets")
+        }
+        never_ran = {key: StoredVersion(target=target) for key, target in targets.items()}
+        return never_ran | {
             (app, name): StoredVersion(
                 good=msgspec.msgpack.decode(good, type=DeploymentSpec) if good is not None else None,
                 halted=halted,
                 reason=reason or "",
+                target=targets.get((app, name)),
             )
             for app, name, good, halted, reason in rows
         }
@@ -156,6 +175,7 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM applications WHERE name = ?", (name,))
             self._db.execute("DELETE FROM versions WHERE app = ?", (name,))
+            self._db.execute("DELETE FROM targets WHERE app = ?", (name,))
 
     def put_version(self, app: str, deployment: str, version: StoredVersion) -> None:
         self._db.execute(
@@ -171,6 +191,14 @@ class Store:
 
     def remove_version(self, app: str, deployment: str) -> None:
         self._db.execute("DELETE FROM versions WHERE app = ? AND deployment = ?", (app, deployment))
+        self.remove_target(app, deployment)
+
+    def remove_target(self, app: str, deployment: str) -> None:
+        self._db.execute("DELETE FROM targets WHERE app = ? AND deployment = ?", (app, deployment))
+
+    def put_target(self, app: str, deployment: str, num_replicas: int) -> None:
+        """Want so many replicas of a deployment that scales itself."""
+        self._db.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)", (app, deployment, num_replicas))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

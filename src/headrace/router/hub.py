@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.config.spec import DeploymentTargets, RoutingTable, WatchRequest, WatchUpdate
+from headrace.router.load_reporter import LoadReporter
 from headrace.router.router import Router
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost, WireError
@@ -61,6 +63,7 @@ class RouterHub:
         self._versions: dict[str, int] = {ROUTES: 0} if on_routes else {}
         self._connected = asyncio.Event()
         self._streams: set[asyncio.Task[None]] = set()
+        self._reporter = LoadReporter(secrets.token_hex(8), self.loop, lambda: self.client)
         self._task = self.loop.create_task(self._watch())
 
     @property
@@ -115,6 +118,7 @@ class RouterHub:
             self._connected.set()
             if self._versions:
                 self._subscribe(client, list(self._versions))
+            self._reporter.begin()
             try:
                 await gone.wait()
             finally:
@@ -130,7 +134,8 @@ class RouterHub:
         """Take on what the controller tells of `keys`, for as long as the connection lasts."""
         update: WatchUpdate
         while not client.closed:
-            request = WatchRequest(versions={key: self._versions[key] for key in keys})
+            versions = {key: self._versions[key] for key in keys}
+            request = WatchRequest(versions=versions, caller=self._reporter.caller)
             try:
                 async for update in client.stream("watch", request, type=WatchUpdate):
                     self._take_on(update)
@@ -146,13 +151,16 @@ class RouterHub:
             if self._on_routes is not None:
                 self._on_routes(_decode_routes(update.value))
         else:
-            self._routers[update.key].update(_decode_targets(update.value))
+            router = self._routers[update.key]
+            router.update(_decode_targets(update.value))
+            self._reporter.follow(router)
         self._versions[update.key] = update.version
 
     async def close(self) -> None:
         self._task.cancel()
         for task in list(self._streams):
             task.cancel()
+        self._reporter.close()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         if self.client is not None:

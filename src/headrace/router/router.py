@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from headrace.config.spec import DeploymentTargets
+from headrace.config.spec import DeploymentTargets, Load
 from headrace.exceptions import (
     BackPressureError,
     ConfigError,
@@ -42,6 +42,8 @@ class Router:
         queued: how many really wait.
         reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
+        report_interval_s: how often the controller wants to know of the load; None for never.
+        on_starving: called when requests wait and there is no replica at all.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Router:
         self.unavailable: str | None = None
         self.retryable_methods: frozenset[str] = frozenset()
         self.on_change: Callable[[], None] | None = None
+        self.report_interval_s: float | None = None
+        self.on_starving: Callable[[Router], None] | None = None
         self._secret = secret
         self._shared = shared
         self._links: dict[str, ReplicaLink] = {}
@@ -100,6 +104,12 @@ class Router:
             return
         self.queue.append(call)
         self.queued += 1
+        if not self._links:
+            self._starve()
+
+    def _starve(self) -> None:
+        if self.on_starving is not None and self.report_interval_s is not None:
+            self.on_starving(self)
 
     def _refuse(self, call: RoutedCall, error: Exception) -> None:
         call.router = None  # it does not wait here: should it be cancelled first, it leaves no queue
@@ -141,6 +151,8 @@ class Router:
             older = next((i for i, waiting in enumerate(queue) if waiting.sequence > call.sequence), len(queue))
             queue.insert(older, call)
         self.queued += 1
+        if not self._links:
+            self._starve()
         self.dispatch()
 
     def left_queue(self) -> None:
@@ -213,6 +225,7 @@ class Router:
         self._refusal = (targets.refusal_status_code, targets.refusal_retry_after_s)
         self.retryable_methods = frozenset(targets.retryable_methods)
         self.unavailable = targets.unavailable
+        self.report_interval_s = targets.report_interval_s
         self._set_policy(targets.routing_policy)
         wanted = {target.replica_id: target for target in targets.replicas}
         for replica_id in [known for known in self._links if known not in wanted]:
@@ -228,6 +241,8 @@ class Router:
             self._fail_waiting()
         elif self.queue:
             self.dispatch()
+            if self.queued and not self._links:
+                self._starve()
         if self.on_change is not None:
             self.on_change()
 
@@ -286,6 +301,11 @@ class Router:
         self._ready = reachable if usual else preferred or answering
         if self.queue:
             self.dispatch()
+
+    @property
+    def load(self) -> Load:
+        """What is asked of the deployment from here: requests that wait, and those at replicas that take requests."""
+        return Load(self.queued, sum(link.inflight for link in self._links.values()))
 
     @property
     def ready_replicas(self) -> int:

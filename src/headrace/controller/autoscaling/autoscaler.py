@@ -1,0 +1,88 @@
+"""One deployment's target: what is observed, what was decided last, and why."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.spec import AutoscalingStatus, Load, ScalingDecision
+from headrace.controller.autoscaling.caller_loads import CallerLoads
+from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
+
+KEPT_DECISIONS = 100
+
+RECONNECT_S = 2.0
+"""A controller that has started again scales nothing down for so long: callers may not have told it of load yet."""
+
+
+class Autoscaler:
+    """
+    Args:
+        config: bounds and pace.
+        target: how many replicas are wanted to begin with.
+        hold_until: when scaling down may begin, on the clock that `decide` is told of.
+
+    Attributes:
+        target: how many replicas are wanted.
+        look_again_at: when `decide` should be called although nothing was observed; None for never.
+    """
+
+    def __init__(self, config: AutoscalingConfig, target: int, hold_until: float = 0.0) -> None:
+        self.config = config
+        self.target = target
+        self.look_again_at: float | None = None
+        self._hold_until = hold_until
+        self._state = AutoscalingState()
+        self._loads = CallerLoads()
+        self._reason = "the initial number"
+        self._decisions: deque[ScalingDecision] = deque(maxlen=KEPT_DECISIONS)
+
+    def configure(self, config: AutoscalingConfig) -> None:
+        """Go by this config from now on. A new `initial_replicas` is where it starts from."""
+        if config == self.config:
+            return
+        self.config = config
+        if config.initial_replicas is not None:
+            self.target = config.initial_replicas
+        self._state = AutoscalingState(load=self._state.load)
+
+    def report(self, caller: str, load: Load, now: float) -> None:
+        """A caller tells what it has under way."""
+        self._loads.record(caller, load, now, self.config.metrics_interval_s)
+
+    def forget(self, caller: str) -> bool:
+        """A caller is gone. Returns whether that changes the load."""
+        return self._loads.forget(caller)
+
+    def decide(self, now: float, running: int, starting: int) -> ScalingDecision | None:
+        """Look at the load and set `target`. Returns the decision if it is another target than before."""
+        self._loads.expire(now)
+        ongoing = self._loads.total.ongoing
+        if now < self._hold_until and not (ongoing and self.target == 0):
+            self.look_again_at = self._hold_until
+            return None
+        observation = Observation(
+            now=now, running=running, starting=starting, target=self.target, total_ongoing=ongoing
+        )
+        decision = decide(self.config, self._state, observation)
+        self._state, self._reason = decision.state, decision.reason
+        moments = [at for at in (decision.look_again_at, self._loads.next_expiry) if at is not None]
+        soonest = min(moments)
+        self.look_again_at = soonest if soonest < float("inf") else None
+        if decision.target == self.target:
+            return None
+        change = ScalingDecision(at=time.time(), previous=self.target, target=decision.target, reason=decision.reason)
+        self.target = decision.target
+        self._decisions.append(change)
+        return change
+
+    def status(self) -> AutoscalingStatus:
+        load = self._loads.total
+        return AutoscalingStatus(
+            queued=load.queued,
+            running=load.running,
+            callers=len(self._loads),
+            reason=self._reason,
+            decisions=list(self._decisions),
+        )
