@@ -144,7 +144,6 @@ def test_it_goes_to_sleep_and_wakes_again_within_half_a_second(http: httpx.Clien
         assert http.get("/").text == "here"
         took_s.append(time.monotonic() - begun)
     assert min(took_s) < 0.5  # the others tell of what else the machine does
-    print(took_s)
 
 
 def test_a_request_in_the_moment_of_falling_asleep_is_answered(http: httpx.Client) -> None:

@@ -105,7 +105,7 @@ def _table(details: dict[str, Any], now_s: float) -> Table:
                 Text.assemble((f"{branch} ", "bright_black"), deployment["name"]),
                 _status(deployment["status"]),
                 _replicas(deployment),
-                Text(_first_line(deployment["message"]), style="bright_black", overflow="ellipsis", no_wrap=True),
+                Text(_remark(deployment), style="bright_black", overflow="ellipsis", no_wrap=True),
             )
     return table
 
@@ -134,6 +134,12 @@ def _replicas(deployment: dict[str, Any]) -> Text:
     for state, count in others.items():
         text.append(f"  +{count} {state.lower()}", style="bright_black")
     return text
+
+
+def _remark(deployment: dict[str, Any]) -> str:
+    """What is wrong, or why a deployment that scales itself has as many replicas as it has."""
+    reason = (deployment.get("autoscaling_detail") or {}).get("reason", "")
+    return _first_line(deployment["message"] or reason)
 
 
 def _first_line(message: str) -> str:
