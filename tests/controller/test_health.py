@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.serve.conditions import until
 
 from headrace.controller.health import check_health, is_stopped
 from headrace.controller.replica_machine import FoundBusy, FoundStopped, HealthTimedOut
+from serve.conditions import until
 
 WORKS = "print(flush=True)\nwhile True: pass"
 SLEEPS = "import time; print(flush=True); time.sleep(60)"

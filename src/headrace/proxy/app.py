@@ -87,6 +87,13 @@ class ProxyApp:
         payload = b""
         more = False
         timeout_s = entry.request_timeout_s or self._request_timeout_s
+        asked = found.get(b"x-request-timeout-ms")
+        if asked is not None:
+            try:
+                timeout_s = _shortened(timeout_s, asked)
+            except InvalidRequestError as error:
+                await _send_answer(send, json_answer(400, {"detail": error.detail, "request_id": request_id}))
+                return
         if length is not None or b"transfer-encoding" in found:
             limit = self._max_body_bytes
             if limit is not None and length is not None and int(length) > limit:
@@ -266,6 +273,21 @@ def _request_id(found: dict[bytes, bytes]) -> str:
     if given is not None and 0 < len(given) <= _MAX_REQUEST_ID:
         return given.decode("latin-1")
     return f"{getrandbits(128):032x}"
+
+
+def _shortened(timeout_s: float | None, asked: bytes) -> float | None:
+    """The time limit, with what the client asks for, milliseconds: it may have less time than the server gives, and
+    never more."""
+    try:
+        asked_s = int(asked) / 1000
+    except ValueError:
+        asked_s = 0.0
+    if asked_s <= 0:
+        text = asked[:40].decode("latin-1")
+        raise InvalidRequestError(
+            400, f"x-request-timeout-ms must be a positive whole number of milliseconds, not {text!r}"
+        )
+    return asked_s if timeout_s is None else min(timeout_s, asked_s)
 
 
 async def _small_body(receive: Receive, length: bytes | None, limit: int | None) -> tuple[bytes, bool, bool] | None:

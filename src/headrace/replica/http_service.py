@@ -175,6 +175,9 @@ class HttpService:
         kwargs: dict[str, Any],
     ) -> None:
         call.entered = True
+        if context.expired:  # it has waited behind others of this event loop
+            self._finish_cancelled(call, context)
+            return
         try:
             result = encode_result(await function(*args, **kwargs))
             if type(result) is EncodedResponse and result.background is None and len(result.body) < LARGE_BODY:
@@ -219,7 +222,7 @@ class HttpService:
             request_context.reset(token)
             call.task = task
 
-        job = service.worker.submit(function, args, kwargs, done)
+        job = service.worker.submit(context.unless_expired(function), args, kwargs, done)
 
         def cancel() -> None:
             job.cancelled = True
@@ -316,6 +319,9 @@ class HttpService:
 
     async def _run_asgi_app(self, call: ServerCall, context: RequestContext, app: ASGIApp, scope: Message) -> None:
         call.entered = True
+        if context.expired:
+            self._finish_cancelled(call, context)
+            return
         sender = AsgiSender(self._service, call)
         receive = _receiver(call)
         call.accept_body()

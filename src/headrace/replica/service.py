@@ -178,6 +178,9 @@ class ReplicaService:
         self, call: ServerCall, context: RequestContext, function: Callable[..., Any], args: Any, kwargs: Any
     ) -> None:
         call.entered = True
+        if context.expired:  # it has waited behind others of this event loop
+            self._finish_cancelled(call, context)
+            return
         try:
             value = await function(*args, **kwargs)
         except asyncio.CancelledError:
@@ -192,7 +195,7 @@ class ReplicaService:
     ) -> None:
         def done(value: Any, error: BaseException | None) -> None:
             if error is not None:
-                if call.cancelled:
+                if call.cancelled or (isinstance(error, asyncio.CancelledError) and context.expired):
                     self._finish_cancelled(call, context)
                 else:
                     self._finish_with_exception(call, error)
@@ -206,7 +209,7 @@ class ReplicaService:
             else:
                 self._finish(call, value)
 
-        job = self.worker.submit(function, args, kwargs, done)
+        job = self.worker.submit(context.unless_expired(function), args, kwargs, done)
         call.on_cancel = lambda: _cancel_job(job, context)
 
     async def _run_stream(
@@ -219,6 +222,9 @@ class ReplicaService:
         kwargs: Any,
     ) -> None:
         call.entered = True
+        if context.expired:
+            self._finish_cancelled(call, context)
+            return
         call.start(0, b"")
         try:
             if kind is MethodKind.SYNC:

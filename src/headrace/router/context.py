@@ -6,9 +6,11 @@ threads inherit it), read by handles, which pass it downstream, and by the publi
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Cancellable(Protocol):
@@ -62,6 +64,23 @@ class RequestContext:
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (may be negative), or None where there is none."""
         return None if self.deadline is None else self.deadline - time.monotonic()
+
+    @property
+    def expired(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def unless_expired(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, or CancelledError from it where the deadline has passed when its turn comes."""
+        if self.deadline is None:
+            return function
+
+        def begin(*args: Any, **kwargs: Any) -> Any:
+            if self.expired:
+                raise asyncio.CancelledError
+            return function(*args, **kwargs)
+
+        return begin
 
     def cancel_calls(self) -> None:
         """Cancel every downstream call that has not been answered."""
