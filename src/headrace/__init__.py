@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.api import get_app_handle as get_app_handle
     from headrace.api import get_deployment_handle as get_deployment_handle
     from headrace.api import init as init
+    from headrace.api import rollback as rollback
     from headrace.api import run as run
     from headrace.api import run_many as run_many
     from headrace.api import shutdown as shutdown
@@ -68,6 +69,7 @@ _HOMES = {
     "init": "api",
     "multiplexed": "multiplex",
     "retryable": "retry_marker",
+    "rollback": "api",
     "run": "api",
     "run_many": "api",
     "shutdown": "api",
@@ -76,7 +78,7 @@ _HOMES = {
     "status": "api",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

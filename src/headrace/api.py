@@ -282,6 +282,27 @@ def delete(name: str, _blocking: bool = True) -> None:
         client.wait_until(lambda status: all(application.name != name for application in status.applications))
 
 
+def rollback(name: str = DEFAULT_APP, to: int | None = None, _blocking: bool = True) -> None:
+    """Return to an earlier deploy of an application, with its code, arguments and options. It is rolled out like any
+    other update.
+
+    Args:
+        name: the application's.
+        to: number of the deploy, as `headrace history` tells them; None for the last one before the current one that
+            ran in full number. After a rollback that is meant from the deploy that was brought back: asking again
+            goes further back.
+
+    Raises:
+        ConfigError: there is no such application, or no deploy to return to.
+        DeploymentFailedError: what was deployed then does not come up any more.
+        NotRunningError: no instance runs.
+    """
+    client = _client.find()
+    client.rollback(name, to)
+    if _blocking:
+        client.wait_running([name])
+
+
 def status() -> ServeStatus:
     """What the applications and their deployments are doing.
 

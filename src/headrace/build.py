@@ -17,12 +17,13 @@ from headrace.config.logging_config import LoggingConfig
 from headrace.config.problems import nearest
 from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.config.route_prefix import check_route_prefix
-from headrace.config.spec import ApplicationSpec, DeploymentSpec
+from headrace.config.spec import ApplicationSpec, DeploymentSpec, SourceFile
 from headrace.deployment_target import check_user_config, named_arguments
 from headrace.deployments import Application, Deployment
 from headrace.exceptions import ConfigError, SerializationError
 from headrace.fingerprint import fingerprint
 from headrace.handle import DeploymentHandle
+from headrace.module_source import user_sources
 from headrace.serialization import explain_unserializable
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def build_application(
     specs = []
     for node in nodes:
         check_user_config(node.deployment.func_or_class, node.name, options[node.name].user_config)
-        code = _pickle(node, name, names)
+        code, modules = _pickle(node, name, names)
         specs.append(
             DeploymentSpec(
                 app=name,
@@ -77,6 +78,7 @@ def build_application(
                 code=code,
                 version=_version(node, names, options[node.name], environment, code),
                 description=_description(node, names),
+                sources=_sources(modules, options[node.name]),
                 ingress=node.application is app,
             )
         )
@@ -139,7 +141,8 @@ def _options(
     return {name: of_deployment.model_copy(update={"name": name}) for name, of_deployment in options.items()}
 
 
-def _pickle(node: Node, app_name: str, names: Mapping[Application[Any], str]) -> bytes:
+def _pickle(node: Node, app_name: str, names: Mapping[Application[Any], str]) -> tuple[bytes, set[str]]:
+    """The deployment's code and arguments, and the names of the modules that they refer to."""
     deployment, buffer = node.deployment, io.BytesIO()
     target = deployment.func_or_class
 
@@ -147,13 +150,21 @@ def _pickle(node: Node, app_name: str, names: Mapping[Application[Any], str]) ->
         # Code that travels by value may name applications that are no part of this one.
         return DeploymentHandle(names[application], app_name) if application in names else None
 
+    pickler = HandlePickler(buffer, handle_of)
     try:
-        HandlePickler(buffer, handle_of).dump((target, deployment.init_args, deployment.init_kwargs))
+        pickler.dump((target, deployment.init_args, deployment.init_kwargs))
     except Exception as error:
         # The walk has pickled the arguments already, so the code is what is left.
         explanation = explain_unserializable(target, getattr(target, "__qualname__", node.name), error)
         raise SerializationError(f"deployment {node.name!r}: {explanation}") from error
-    return buffer.getvalue()
+    return buffer.getvalue(), pickler.modules
+
+
+def _sources(modules: set[str], options: DeploymentOptions) -> dict[str, SourceFile]:
+    """The user's modules as they are now, for replicas that start later."""
+    if options.ray_actor_options.runtime_env.working_dir is not None:
+        return {}  # the code is to be taken from there, whatever it is here
+    return {name: SourceFile(path=path, source=source) for name, (path, source) in user_sources(*modules).items()}
 
 
 def _version(

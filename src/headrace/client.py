@@ -19,12 +19,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from headrace.config.spec import (
+    ApplicationHistory,
     ApplicationSpec,
     ChangedRequest,
     DeleteRequest,
     DeployReply,
     DeployRequest,
+    HistoryRequest,
     InstanceStatus,
+    RollbackReply,
+    RollbackRequest,
 )
 from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError
 from headrace.router.hub import RouterHub, current_hub, known_hub, set_hub
@@ -155,6 +159,16 @@ class Client:
 
     def delete(self, names: list[str]) -> None:
         self.call("delete", DeleteRequest(names=names))
+
+    def history(self, name: str) -> ApplicationHistory:
+        return self.call("history", HistoryRequest(app=name), ApplicationHistory)
+
+    def rollback(self, name: str, to: int | None = None) -> RollbackReply:
+        if to is None:
+            # With a number: should the controller end after it has done this and before it has answered, being asked
+            # again must not go back twice.
+            to = self.history(name).rollback_to
+        return self.call("rollback", RollbackRequest(app=name, to=to), RollbackReply)
 
     def status(self) -> InstanceStatus:
         return self.call("status", type=InstanceStatus)

@@ -76,15 +76,16 @@ def user_source(module_name: str) -> str | None:
     return None if path.startswith(_installed_roots()) else path
 
 
-def source_digest(module_name: str) -> bytes:
-    """Digest of a user module's source and of all user modules that it imports, directly or through others.
+def user_sources(*module_names: str) -> dict[str, tuple[str, bytes]]:
+    """Path and content of the user's modules of these names and of all user modules that they import, directly or
+    through others.
 
-    Empty for modules that are not the user's. Reading imports from the syntax tree also finds those inside functions;
-    what is imported by a computed name stays unseen.
+    Reading imports from the syntax tree also finds those inside functions; what is imported by a computed name stays
+    unseen.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    pending, seen = [module_name], {module_name}
-    sources: dict[str, bytes] = {}
+    pending = list(module_names)
+    seen = set(pending)
+    sources: dict[str, tuple[str, bytes]] = {}
     while pending:
         name = pending.pop()
         path = user_source(name)
@@ -95,14 +96,24 @@ def source_digest(module_name: str) -> bytes:
                 source = file.read()
         except OSError:
             continue
-        sources[name] = source
+        sources[name] = path, source
         for imported in _imported_names(name, source):
             if imported not in seen:
                 seen.add(imported)
                 pending.append(imported)
+    return sources
+
+
+def source_digest(module_name: str) -> bytes:
+    """Digest of a user module's source and of all user modules that it imports; see `user_sources`.
+
+    Empty for modules that are not the user's.
+    """
+    sources = user_sources(module_name)
     if not sources:
         return b""
-    for name, source in sorted(sources.items()):
+    digest = hashlib.blake2b(digest_size=16)
+    for name, (_, source) in sorted(sources.items()):
         digest.update(f"{name}\0{len(source)}\0".encode())
         digest.update(source)
     return digest.digest()

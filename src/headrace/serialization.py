@@ -42,18 +42,26 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
     - What another process cannot import (`__main__`, notebooks, modules loaded from a path) travels by value.
     - Functions and classes that travel by value take along what their annotations name, also where those are
       strings (`from __future__ import annotations`), so that type hints resolve over there.
+
+    Attributes:
+        modules: names of the modules that what was pickled refers to.
     """
 
     def __init__(self, file: Any, buffer_callback: Callable[[Any], Any] | None = None) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self.modules: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.ModuleType):
+            self.modules.add(obj.__name__)
         if not isinstance(obj, type | types.FunctionType):
             return _DATACLASS_SENTINELS.get(id(obj)) or super().reducer_override(obj)
         place = find_place(obj)
         if place is None:
             reduced = super().reducer_override(obj)
             return _with_resolved_annotations(obj, reduced) if isinstance(obj, type) else reduced
+        if place.importable:
+            self.modules.add(place.module)
         if place.wrapped:
             return load_deployment_target, (place.module, place.qualname)
         if not place.importable:

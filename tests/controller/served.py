@@ -52,3 +52,7 @@ class Blocker:
 
 
 app = Pid.bind()
+
+
+def generation(args: dict[str, str]) -> Any:
+    return Pid.options(num_replicas=1).bind(int(args["number"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from headrace import client as driver
 from headrace.exceptions import DeploymentFailedError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from .conditions import deployment, ids, lines, running, until
+from .loads import under_load
 
 
 def versioned(version: str, **options: Any) -> Any:
@@ -74,39 +74,9 @@ def test_limits_change_without_a_restart(http: httpx.Client, tmp_path: Path) -> 
     assert ids("Model") == before
 
 
-async def under_load(url: str, change: Callable[[], object]) -> list[tuple[int, str]]:
-    """The answers to POSTs, which nothing may repeat, over kept and over new connections, while `change` happens."""
-    answers: list[tuple[int, str]] = []
-    done = False
-
-    async def ask(client: httpx.AsyncClient) -> None:
-        answer = await client.post("/", content=b"x")
-        answers.append((answer.status_code, answer.text))
-
-    async def keep_asking(client: httpx.AsyncClient) -> None:
-        while not done:
-            await ask(client)
-
-    async def ask_anew() -> None:
-        while not done:
-            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-                await ask(client)
-
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client, asyncio.TaskGroup() as group:
-        for _ in range(6):
-            group.create_task(keep_asking(client))
-        group.create_task(ask_anew())
-        await asyncio.to_thread(until, lambda: len(answers) >= 20)
-        await asyncio.to_thread(change)
-        seen = len(answers)
-        await asyncio.to_thread(until, lambda: len(answers) >= seen + 20)
-        done = True
-    return answers
-
-
-@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize(("replicas", "connections"), [(1, 6), (4, 32)])
 async def test_changed_code_rolls_out_without_a_dropped_request(
-    http: httpx.Client, instance: driver.Client, replicas: int
+    http: httpx.Client, instance: driver.Client, replicas: int, connections: int
 ) -> None:
     await asyncio.to_thread(serve.run, versioned("1", num_replicas=replicas).bind())
     before = ids("Model")
@@ -114,7 +84,7 @@ async def test_changed_code_rolls_out_without_a_dropped_request(
     def change() -> None:
         serve.run(versioned("2", num_replicas=replicas).bind())
 
-    answers = await under_load(instance.http_url or "", change)
+    answers = await under_load(instance.http_url or "", change, connections)
     assert {status for status, _ in answers} == {200}
     assert {text for _, text in answers} == {"1", "2"}
     assert answers[-1][1] == "2"

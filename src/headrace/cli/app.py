@@ -10,7 +10,9 @@ from typer.core import TyperGroup
 from headrace.cli.build import build
 from headrace.cli.config import config
 from headrace.cli.deploy import deploy
+from headrace.cli.history import history
 from headrace.cli.reflow import reflow
+from headrace.cli.rollback import rollback
 from headrace.cli.run import run
 from headrace.cli.shutdown import shutdown
 from headrace.cli.simulate import simulate
@@ -84,6 +86,6 @@ def _options(
     pass
 
 
-for command in (run, start, deploy, status, config, build, shutdown):
+for command in (run, start, deploy, status, history, rollback, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
 app.add_typer(simulate, name="simulate")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.engine.session import Session
 
 _APPLICATIONS = "/api/serve/applications/"
+_OURS = "/api/headrace/applications/"
 
 
 def connect(given: str | None) -> RestClient:
@@ -119,9 +120,29 @@ class RestClient:
         """
         self._request("DELETE")
 
-    def _request(self, method: str, body: dict[str, Any] | None = None) -> Any:
+    def history(self, name: str) -> dict[str, Any]:
+        """What has been deployed as an application, newest first, and to which deploy a rollback returns.
+
+        Raises:
+            ConfigError: there is no such application.
+            NotRunningError: nothing answers there.
+        """
+        history: dict[str, Any] = self._request("GET", path=f"{_OURS}{urllib.parse.quote(name, safe='')}/history")
+        return history
+
+    def rollback(self, name: str, to: int | None) -> int:
+        """Return to an earlier deploy, None for the last good one. Returns its number.
+
+        Raises:
+            ConfigError: there is no such application or deploy.
+            NotRunningError: nothing answers there.
+        """
+        path = f"{_OURS}{urllib.parse.quote(name, safe='')}/rollback"
+        return int(self._request("POST", {} if to is None else {"to": to}, path)["rolled_back_to"])
+
+    def _request(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> Any:
         request = urllib.request.Request(
-            self.address + _APPLICATIONS,
+            self.address + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers=self._headers,

@@ -151,3 +151,27 @@ def _ago(seconds: float) -> str:
         if seconds >= length:
             return f"deployed {int(seconds // length)} {unit} ago"
     return "deployed just now"
+
+
+_OUTCOME_COLOURS = {"SUCCEEDED": "green", "FAILED": "red", "DEPLOYING": "yellow", "REPLACED": "bright_black"}
+
+
+def history_for_people(history: dict[str, Any], now_s: float | None = None) -> RenderableType:
+    """A table of an application's deploys, newest first."""
+    now_s = time.time() if now_s is None else now_s
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bright_black")
+    for heading in ("", "DEPLOY", "OUTCOME", "WHEN", "CHANGES"):
+        table.add_column(heading, no_wrap=heading != "CHANGES")
+    for deploy in history["deploys"]:
+        outcome = deploy["outcome"]
+        restores = f"rollback to {deploy['restores']}: " if deploy["restores"] is not None else ""
+        table.add_row(
+            Text("→" if deploy["number"] == history["rollback_to"] else " ", style="cyan"),
+            Text(str(deploy["number"]), style="bold"),
+            Text(f"● {outcome}", style=_OUTCOME_COLOURS.get(outcome, "red")),
+            Text(_ago(now_s - deploy["deployed_at"]), style="bright_black"),
+            Text(restores + deploy["changes"]),
+        )
+        if deploy["message"]:
+            table.add_row("", "", "", "", Text(_first_line(deploy["message"]), style="bright_black"))
+    return table

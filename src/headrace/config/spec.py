@@ -11,12 +11,20 @@ from typing import Any
 import msgspec
 
 
+class SourceFile(msgspec.Struct, kw_only=True):
+    """A module of the user's, as it was when it was deployed."""
+
+    path: str
+    source: bytes
+
+
 class DeploymentSpec(msgspec.Struct, kw_only=True):
     """One deployment as the driver wants it.
 
     `options` is `DeploymentOptions.model_dump(mode="json")`. `code` is `cloudpickle.dumps((callable, args, kwargs))`.
     `version` decides whether a redeploy restarts replicas: a hash of code, arguments and the options that only a new
-    process can take on.
+    process can take on. `sources`: the user's modules that `code` refers to, by name; replicas that start after the
+    files have changed run these.
     """
 
     app: str
@@ -26,6 +34,7 @@ class DeploymentSpec(msgspec.Struct, kw_only=True):
     version: str
     description: dict[str, Any] = {}
     ingress: bool = False
+    sources: dict[str, SourceFile] = {}
 
 
 class ApplicationSpec(msgspec.Struct, kw_only=True):
@@ -56,6 +65,58 @@ class DeployReply(msgspec.Struct, kw_only=True):
 
 class DeleteRequest(msgspec.Struct, kw_only=True):
     names: list[str]
+
+
+class DeployRecord(msgspec.Struct, kw_only=True):
+    """One deploy of an application, as it is remembered.
+
+    Attributes:
+        number: counts the application's deploys from 1.
+        deployed_at: Unix time, seconds.
+        version: digest of all that was deployed: equal for equal deploys.
+        outcome: DEPLOYING; SUCCEEDED, when all of it ran in full number; FAILED; REPLACED, when the next deploy came
+            before either.
+        message: why it failed.
+        changes: what it changed, for people.
+        restores: the number of the deploy that a rollback brought back with it.
+        declared: it came as a config through the REST API.
+    """
+
+    number: int
+    deployed_at: float
+    version: str
+    outcome: str
+    message: str = ""
+    changes: str = ""
+    restores: int | None = None
+    declared: bool = False
+
+
+class HistoryRequest(msgspec.Struct, kw_only=True):
+    app: str
+
+
+class ApplicationHistory(msgspec.Struct, kw_only=True):
+    """`deploys`: newest first. `rollback_to`: the number of the one that a rollback returns to, None if there is none,
+    for a reason that asking for one tells."""
+
+    app: str
+    deploys: list[DeployRecord]
+    rollback_to: int | None = None
+
+
+class RollbackRequest(msgspec.Struct, kw_only=True):
+    """`to`: number of a deploy; None for the last good one before the current one."""
+
+    app: str
+    to: int | None = None
+
+
+class RollbackReply(msgspec.Struct, kw_only=True):
+    """`to`: the deploy that was brought back. `number`: that of the deploy which brought it back."""
+
+    to: int
+    number: int
 
 
 class ReplicaSpec(msgspec.Struct, kw_only=True):

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 from headrace.config.problems import nearest
 from headrace.config.spec import (
+    ApplicationHistory,
     ApplicationSpec,
     ApplicationStatus,
     DeploymentSpec,
     DeploymentTargets,
+    RollbackReply,
     RouteEntry,
     RoutingTable,
 )
+from headrace.controller import deploys
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.services import Services
 from headrace.controller.spec_reading import options_of
@@ -43,6 +46,7 @@ class Application:
         self.retiring: dict[str, DeploymentManager] = {}
         self._services = services
         self._route_to = self.spec.ingress
+        self._deploy = services.store.last_deploy(self.spec.name)
         if self.deleting:
             self.delete()
 
@@ -64,6 +68,7 @@ class Application:
                 manager.update(deployment, spec)
             self.managers[deployment.name] = manager
         self.retiring = known
+        self._deploy = self._services.store.last_deploy(spec.name)
         self.progress()
 
     def delete(self) -> None:
@@ -72,7 +77,8 @@ class Application:
             manager.delete()
 
     def progress(self) -> None:
-        """Let go of what an update has replaced, once what replaces it serves."""
+        """Let go of what an update has replaced, once what replaces it serves. Note what became of the update."""
+        self._conclude_deploy()
         if not self.retiring and self._route_to == self.spec.ingress:
             return
         ready = all(m.ready for m in self.managers.values())
@@ -89,6 +95,19 @@ class Application:
                 self._services.store.remove_version(manager.app, name)
                 if name not in self.managers:
                     self._services.hub.remove(manager.key)
+
+    def _conclude_deploy(self) -> None:
+        deploy = self._deploy
+        if deploy is None or deploy.outcome != deploys.DEPLOYING or self.deleting:
+            return
+        if all(m.proven for m in self.managers.values()):
+            outcome, message = deploys.SUCCEEDED, ""
+        elif any(m.failed for m in self.managers.values()):
+            outcome, message = deploys.FAILED, self.status(None).message
+        else:
+            return
+        deploy.outcome, deploy.message = outcome, message
+        self._services.store.conclude_deploy(self.spec.name, deploy.number, outcome, message)
 
     @property
     def route(self) -> RouteEntry | None:
@@ -126,11 +145,18 @@ class Applications:
         self.by_name = {name: Application(stored, versions, services) for name, stored in services.store.load().items()}
         self.publish_routes()
 
-    def deploy(self, specs: list[ApplicationSpec], declared: bool, replace_all: bool = False) -> list[str]:
+    def deploy(
+        self,
+        specs: list[ApplicationSpec],
+        declared: bool,
+        replace_all: bool = False,
+        restores: int | None = None,
+    ) -> list[str]:
         """Want these applications, in place of what had their names.
 
         Args:
             declared: they come from a config; `replace_all` deletes those declared ones that are not among `specs`.
+            restores: the earlier deploy that is brought back.
 
         Returns:
             The names.
@@ -141,7 +167,7 @@ class Applications:
         leaving = self.undeclared({spec.name for spec in specs}) if replace_all else []
         self._check(specs, leaving)
         now = time.time()
-        self._services.store.put(specs, now, declared)
+        self._services.store.put(specs, now, declared, restores)
         for spec in specs:
             application = self.by_name.get(spec.name)
             if application is None:
@@ -154,6 +180,41 @@ class Applications:
         self.delete(leaving)
         self.publish_routes()
         return [spec.name for spec in specs]
+
+    def history(self, name: str, undo_build: bool) -> ApplicationHistory:
+        """What has been deployed as an application; `undo_build` as for `rollback_target`.
+
+        Raises:
+            ConfigError: there is no such application.
+        """
+        self._existing([name])
+        records = self._services.store.deploys(name)
+        try:
+            to = deploys.rollback_target(name, records, None, undo_build).number
+        except ConfigError:
+            to = None
+        return ApplicationHistory(app=name, deploys=records, rollback_to=to)
+
+    def rollback(self, name: str, to: int | None, undo_build: bool) -> RollbackReply:
+        """Want again what an earlier deploy of the application wanted; `to` and `undo_build` as for `rollback_target`.
+
+        Asking twice for the same number does it once.
+
+        Raises:
+            ConfigError: there is no such application, or nothing to return to, or its route is another's by now.
+                Nothing has changed then.
+        """
+        self._existing([name])
+        application = self.by_name[name]
+        if application.deleting:
+            raise ConfigError(f"application '{name}' is being deleted; deploy it again instead")
+        target = deploys.rollback_target(name, self._services.store.deploys(name), to, undo_build)
+        number = deploys.origin(target)
+        self.deploy([self._services.store.deployed_spec(name, target.number)], target.declared, restores=number)
+        current = self._services.store.last_deploy(name)
+        assert current is not None
+        logger.info("application '%s' is rolled back to its deploy %d", name, number)
+        return RollbackReply(to=number, number=current.number)
 
     def undeclared(self, declared: set[str]) -> list[str]:
         """The applications that came from a config, and are not in the new one."""
@@ -196,15 +257,18 @@ class Applications:
         Raises:
             ConfigError: there is no such application. Nothing has changed then.
         """
+        self._existing(names)
+        self._services.store.mark_deleting(names)
+        for name in names:
+            self.by_name[name].delete()
+        self.publish_routes()
+
+    def _existing(self, names: list[str]) -> None:
         for name in names:
             if name not in self.by_name:
                 meant = nearest(name, self.by_name)
                 hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(sorted(self.by_name)) or 'none'}"
                 raise ConfigError(f"there is no application '{name}'; {hint}")
-        self._services.store.mark_deleting(names)
-        for name in names:
-            self.by_name[name].delete()
-        self.publish_routes()
 
     def progress(self, names: set[str]) -> None:
         """Follow up on what replicas of these applications have done: retire what is replaced, forget what is gone."""

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from headrace.config.instance import InstanceConfig
 from headrace.config.spec import (
+    ApplicationHistory,
     ApplicationSpec,
     ApplicationStatus,
     DeploymentTargets,
     InstanceStatus,
     Load,
     ProxyStatus,
+    RollbackReply,
     RoutingTable,
 )
 from headrace.controller import replica_machine as rm
@@ -186,6 +188,16 @@ class Controller:
     def delete(self, names: list[str]) -> None:
         """Drain and remove these applications; see `Applications.delete`."""
         self.applications.delete([name for name in names if not self.builds.forget(name)])
+
+    def history(self, name: str) -> ApplicationHistory:
+        """What has been deployed as an application; see `Applications.history`."""
+        return self.applications.history(name, self.builds.state(name) is not None)
+
+    def rollback(self, name: str, to: int | None = None) -> RollbackReply:
+        """Return to an earlier deploy; see `Applications.rollback`. A config that waits to be built is dropped."""
+        reply = self.applications.rollback(name, to, self.builds.state(name) is not None)
+        self.builds.forget(name)
+        return reply
 
     def report_models(self, replica_id: str, model_ids: list[str]) -> None:
         manager = self._manager_of(replica_id)

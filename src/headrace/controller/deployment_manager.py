@@ -154,6 +154,16 @@ class DeploymentManager:
         """Whether something serves, or nothing is wanted."""
         return self.serving > 0 or self.num_replicas == 0
 
+    @property
+    def proven(self) -> bool:
+        """Whether all that is wanted runs. A version that sleeps since it was deployed has not shown that it can."""
+        return self.verdict is Verdict.SETTLED and self._history.settled and not self.in_transition and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether what is wanted was given up, or refused by the replicas."""
+        return self.verdict is Verdict.HALTED or self._history.reconfigure_failed is not None
+
     def desired(self) -> Desired:
         good = self._good.version if self._good is not None else None
         return Desired(
@@ -244,7 +254,7 @@ class DeploymentManager:
     def _prove_good(self) -> None:
         """All replicas run. (A version that sleeps has not shown yet that it can.)"""
         self._history = after_settling(self._history)
-        if self._good is None or differ(self._good, self.spec):
+        if self._history.reconfigure_failed is None and (self._good is None or differ(self._good, self.spec)):
             self._good = self.spec
             self._services.store.put_version(self.app, self.name, StoredVersion(good=self.spec))
 

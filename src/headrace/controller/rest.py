@@ -50,6 +50,8 @@ class RestApi:
                 Route(f"{applications}/{{name}}", self.application, methods=["GET"]),
                 Route(f"{applications}/{{name}}", self.delete, methods=["DELETE"]),
                 Route("/api/headrace/status", self.status, methods=["GET"]),
+                Route("/api/headrace/applications/{name}/history", self.history, methods=["GET"]),
+                Route("/api/headrace/applications/{name}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 Route("/-/healthz", self.healthz, methods=["GET"]),
@@ -116,6 +118,28 @@ class RestApi:
         self._controller.delete([name])
         return JSONResponse({})
 
+    async def history(self, request: Request) -> Response:
+        """What has been deployed as an application, newest first, and to what a rollback returns."""
+        name = self._deployed(request)
+        return Response(msgspec.json.encode(self._controller.history(name)), media_type="application/json")
+
+    async def rollback(self, request: Request) -> Response:
+        """Return to the last good deploy, or with `{"to": number}` to that one. It happens after the answer."""
+        name = self._deployed(request)
+        body = await _json_body(request, empty={})
+        to = body.get("to") if isinstance(body, dict) else body
+        if not isinstance(body, dict) or body.keys() - {"to"} or not (to is None or type(to) is int):
+            raise HTTPException(400, 'the body must be empty, or {"to": NUMBER} with the number of a deploy')
+        reply = self._controller.rollback(name, to)
+        return JSONResponse({"rolled_back_to": reply.to, "deploy": reply.number})
+
+    def _deployed(self, request: Request) -> str:
+        name: str = request.path_params["name"]
+        names = self._controller.applications.by_name
+        if name not in names:
+            raise HTTPException(404, _no_application(name, names))
+        return name
+
     async def status(self, request: Request) -> Response:
         return Response(msgspec.json.encode(await self._controller.status()), media_type="application/json")
 
@@ -140,12 +164,15 @@ def _no_application(name: str, names: Any) -> str:
     return f"there is no application '{name}'; {hint}"
 
 
-async def _json_body(request: Request) -> Any:
+async def _json_body(request: Request, empty: Any = None) -> Any:
+    """`empty`: what no body at all stands for; None if there must be one."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+    if not body and empty is not None:
+        return empty
     try:
         return json.loads(bytes(body))
     except ValueError as error:

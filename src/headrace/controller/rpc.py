@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from headrace.config.spec import (
+    ApplicationHistory,
     ChangedRequest,
     DeleteRequest,
     DeployReply,
     DeployRequest,
+    HistoryRequest,
     InstanceStatus,
     ReportLoadRequest,
     ReportModelsRequest,
+    RollbackReply,
+    RollbackRequest,
     WatchRequest,
     WatchUpdate,
 )
@@ -21,8 +25,8 @@ from headrace.wire.rpc import RpcServer
 
 
 def rpc_server(controller: Controller) -> RpcServer:
-    """Serves `deploy`, `delete`, `status`, `config`, `changed`, `watch`, `report_load`, `report_models` and
-    `shutdown`.
+    """Serves `deploy`, `delete`, `history`, `rollback`, `status`, `config`, `changed`, `watch`, `report_load`,
+    `report_models` and `shutdown`.
 
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
     """
@@ -32,6 +36,12 @@ def rpc_server(controller: Controller) -> RpcServer:
 
     async def delete(body: DeleteRequest) -> None:
         controller.delete(body.names)
+
+    async def history(body: HistoryRequest) -> ApplicationHistory:
+        return controller.history(body.app)
+
+    async def rollback(body: RollbackRequest) -> RollbackReply:
+        return controller.rollback(body.app, body.to)
 
     async def status() -> InstanceStatus:
         return await controller.status()
@@ -59,6 +69,8 @@ def rpc_server(controller: Controller) -> RpcServer:
     handlers: dict[str, Callable[..., Any]] = {
         "deploy": deploy,
         "delete": delete,
+        "history": history,
+        "rollback": rollback,
         "status": status,
         "config": config,
         "changed": changed,

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.config.spec import ApplicationSpec, DeploymentSpec
+from headrace.config.spec import ApplicationSpec, DeploymentSpec, DeployRecord
+from headrace.controller import deploys
 from headrace.exceptions import StartupError
 
 FORMAT = 1
@@ -40,6 +41,12 @@ _LATER_TABLES = """
 -- How many replicas autoscaling wanted last.
 CREATE TABLE IF NOT EXISTS targets (
     app TEXT NOT NULL, deployment TEXT NOT NULL, num_replicas INTEGER NOT NULL, PRIMARY KEY (app, deployment)
+) STRICT;
+-- The last deploys of each application, to return to.
+CREATE TABLE IF NOT EXISTS deploys (
+    app TEXT NOT NULL, number INTEGER NOT NULL, spec BLOB NOT NULL, deployed_at REAL NOT NULL,
+    declared INTEGER NOT NULL, version TEXT NOT NULL, changes TEXT NOT NULL, restores INTEGER, outcome TEXT NOT NULL,
+    message TEXT NOT NULL DEFAULT '', PRIMARY KEY (app, number)
 ) STRICT;
 """
 """Tables that stores of format 1 may lack."""
@@ -142,10 +149,16 @@ class Store:
             for app, name, good, halted, reason in rows
         }
 
-    def put(self, specs: list[ApplicationSpec], deployed_at: float, declared: bool) -> None:
-        """Want these applications; all of them or, after a crash, none."""
+    def put(
+        self, specs: list[ApplicationSpec], deployed_at: float, declared: bool, restores: int | None = None
+    ) -> None:
+        """Want these applications; all of them or, after a crash, none.
+
+        `restores`: the deploy that is brought back by this one.
+        """
         with self._transaction():
             for spec in specs:
+                self._record_deploy(spec, deployed_at, declared, restores)
                 self._db.execute(
                     "INSERT INTO applications VALUES (?, ?, ?, ?, 0) ON CONFLICT (name) DO UPDATE SET "
                     "spec = excluded.spec, deployed_at = excluded.deployed_at, declared = excluded.declared, "
@@ -176,6 +189,72 @@ class Store:
             self._db.execute("DELETE FROM applications WHERE name = ?", (name,))
             self._db.execute("DELETE FROM versions WHERE app = ?", (name,))
             self._db.execute("DELETE FROM targets WHERE app = ?", (name,))
+            self._db.execute("DELETE FROM deploys WHERE app = ?", (name,))
+
+    def _record_deploy(self, spec: ApplicationSpec, deployed_at: float, declared: bool, restores: int | None) -> None:
+        last = self.last_deploy(spec.name)
+        version = deploys.version_of(spec)
+        if last is not None and last.version == version and last.outcome in (deploys.DEPLOYING, deploys.SUCCEEDED):
+            return
+        number = 1 if last is None else last.number + 1
+        if last is not None and last.outcome == deploys.DEPLOYING:
+            self.conclude_deploy(spec.name, last.number, deploys.REPLACED, "")
+        old = None if last is None else self.deployed_spec(spec.name, last.number)
+        self._db.execute(
+            "INSERT INTO deploys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
+            (
+                spec.name,
+                number,
+                self._encoder.encode(spec),
+                deployed_at,
+                int(declared),
+                version,
+                deploys.changes(old, spec),
+                restores,
+                deploys.DEPLOYING,
+            ),
+        )
+        self._db.execute(
+            "DELETE FROM deploys WHERE app = ?1 AND number <= ?2 AND number IS NOT "
+            "(SELECT max(number) FROM deploys WHERE app = ?1 AND outcome = ?3)",
+            (spec.name, number - deploys.KEPT, deploys.SUCCEEDED),
+        )
+
+    def deploys(self, name: str, limit: int = -1) -> list[DeployRecord]:
+        """What is remembered of an application's deploys, newest first."""
+        rows = self._db.execute(
+            "SELECT number, deployed_at, version, outcome, message, changes, restores, declared FROM deploys "
+            "WHERE app = ? ORDER BY number DESC LIMIT ?",
+            (name, limit),
+        )
+        return [
+            DeployRecord(
+                number=number,
+                deployed_at=at,
+                version=version,
+                outcome=outcome,
+                message=message,
+                changes=changes,
+                restores=restores,
+                declared=bool(declared),
+            )
+            for number, at, version, outcome, message, changes, restores, declared in rows
+        ]
+
+    def last_deploy(self, name: str) -> DeployRecord | None:
+        """The application's current deploy."""
+        return next(iter(self.deploys(name, limit=1)), None)
+
+    def deployed_spec(self, name: str, number: int) -> ApplicationSpec:
+        """What a remembered deploy deployed."""
+        row = self._db.execute("SELECT spec FROM deploys WHERE app = ? AND number = ?", (name, number)).fetchone()
+        return msgspec.msgpack.decode(row[0], type=ApplicationSpec)
+
+    def conclude_deploy(self, name: str, number: int, outcome: str, message: str) -> None:
+        """What has become of a deploy."""
+        self._db.execute(
+            "UPDATE deploys SET outcome = ?, message = ? WHERE app = ? AND number = ?", (outcome, message, name, number)
+        )
 
     def put_version(self, app: str, deployment: str, version: StoredVersion) -> None:
         self._db.execute(

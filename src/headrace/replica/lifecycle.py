@@ -20,6 +20,7 @@ from headrace.config.spec import (
 )
 from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
+from headrace.replica.deployed_sources import import_as_deployed
 from headrace.replica.http.asgi import LifespanRunner, build_asgi_app
 from headrace.replica.http.plan import plan_handler
 from headrace.replica.http_service import HttpService
@@ -110,6 +111,7 @@ class Lifecycle:
             world_size=spec.world_size,
         )
         set_current_replica(context)
+        import_as_deployed(spec.deployment.sources)
         target, args, kwargs = cloudpickle.loads(spec.deployment.code)
         worker = SyncWorker(loop, int(options.get("max_concurrent_sync") or 1))
         code = self._user_code = UserCode(target, args, kwargs, worker)
