@@ -139,7 +139,7 @@ async def test_a_client_that_goes_is_heard_of_by_the_application(stack: Stack, h
     await until(lambda: replica.instance.disconnects and replica.service.ongoing == 0)
     assert replica.instance.disconnects in ([[1001]] if how == "close" else [[1005], [1006]])
     router = stack.app.hub.router("Model", "Model")
-    assert router._ready[0].inflight == 0
+    await until(lambda: all(link.inflight == 0 for link in router._links.values()))
 
 
 async def test_a_client_that_vanishes_while_it_is_sent_to_ends_the_sending(stack: Stack) -> None:

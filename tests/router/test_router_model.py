@@ -96,7 +96,7 @@ class RouterMachine(RuleBasedStateMachine):
             session_id=session,
         )
         self.calls.append(call)
-        room = any(link.free for link in self.router._ready)
+        room = any(link.free for link in self.router.reachable)
         waiting = self.router.queued
         self.router.submit(call)
         if self.router.unavailable is not None:
@@ -181,14 +181,14 @@ class RouterMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_while_there_is_room(self) -> None:
         if self.router.queued:
-            assert not any(link.free for link in self.router._ready)
+            assert not any(link.free for link in self.router.reachable)
             assert self.router.unavailable is None
 
     @invariant()
     def links_count_right(self) -> None:
         for link in self.links:
             assert link.inflight == (len(link.fake.calls) if link.connection is not None else 0) or link.leaving
-            assert (link in self.router._ready) == (link.connection is not None and not link.leaving)
+            assert (link in self.router.reachable) == (link.connection is not None and not link.leaving)
             if link.leaving and link.connection is not None:
                 assert link.inflight > 0  # else it would have been closed
 
