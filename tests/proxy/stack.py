@@ -51,7 +51,7 @@ class Stack:
         self.scheme = "http"
         self.unhandled: list[dict[str, Any]] = []
         self._server: uvicorn.Server | None = None
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._slow: asyncio.Task[None]
 
     async def start(self, **http: Any) -> None:
         """Start the proxy. `http`: HTTP options."""
@@ -61,16 +61,16 @@ class Stack:
         limits = {name: http.get(name) for name in ("request_timeout_s", "max_body_bytes")}
         self.app = ProxyApp(root_path=http.get("root_path") or "", **limits)
         self.app.hub = RouterHub(str(self.controller.path), SECRET, None, on_routes=self.app.set_routes)
-        self._server = uvicorn.Server(_config(_wrapped(self.app, http.get("middlewares") or []), http))
+        config = _config(_wrapped(self.app, http.get("middlewares") or []), http)
+        self._server = server = uvicorn.Server(config)
         listener = socket.create_server(("127.0.0.1", 0))
         self.address = listener.getsockname()
         self.scheme = "https" if http.get("ssl_certfile") else "http"
-        # Not `serve`: it would take over the signal handlers of the test run.
-        self._tasks = [
-            loop.create_task(self._server._serve(sockets=[listener])),
-            loop.create_task(close_slow_clients(self._server.server_state.connections)),
-        ]
-        await until(lambda: self._server is not None and self._server.started)
+        # Not `serve`: it would take over the signal handlers of the test run, and takes its time to end.
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup(sockets=[listener])
+        self._slow = loop.create_task(close_slow_clients(server.server_state.connections))
 
     async def deploy(self, target: Any, route_prefix: str = "/", name: str = "Model", **options: Any) -> Served:
         """Serve a class or function as the ingress of the application `name`."""
@@ -128,10 +128,13 @@ class Stack:
     async def stop(self) -> None:
         if self._server is None:
             return
-        self._server.should_exit = True
-        self._server.force_exit = True
-        await self._tasks[0]
-        self._tasks[1].cancel()
+        self._slow.cancel()
+        for server in self._server.servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        state = self._server.server_state
+        await until(lambda: not state.connections and not state.tasks)
         await self.app.hub.close()
         await self.controller.stop()
         for replica in self.replicas.values():
