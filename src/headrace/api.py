@@ -124,23 +124,69 @@ def _warn_of_ignored_options(asked: InstanceConfig, running: Mapping[str, Any]) 
         )
 
 
-def init(address: str | None = None, *args: Any, **kwargs: Any) -> None:
+_RAYS_OWN = (
+    "allow_multiple",
+    "cgroup_path",
+    "configure_logging",
+    "dashboard_host",
+    "dashboard_port",
+    "enable_resource_isolation",
+    "ignore_reinit_error",
+    "include_dashboard",
+    "job_config",
+    "labels",
+    "local_mode",
+    "log_to_driver",
+    "logging_config",
+    "logging_format",
+    "logging_level",
+    "namespace",
+    "object_store_memory",
+    "proxy_server_url",
+    "system_reserved_cpu",
+    "system_reserved_memory",
+)
+
+_runtime_env: Mapping[str, Any] | None = None
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> None:
     """Connect, as `ray.init()` does in applications written for Ray: to a running instance, or to a new one.
 
     Args:
         address: a session folder; None or "auto" for what runs, or a new instance.
-        kwargs: `num_cpus`, `num_gpus`, `resources` are used, Ray's other arguments have no meaning here.
+        num_cpus, num_gpus, resources: what there is to give to replicas, where an instance is started.
+        runtime_env: `env_vars` and `working_dir` of all that this process runs from now on.
+        kwargs: Ray's other arguments, which have no meaning here.
 
     Raises:
+        ConfigError: an argument is wrong, or is not one of Ray's.
         NotRunningError: `address` is "auto" or a folder, and nothing runs there.
     """
+    from headrace.config.problems import nearest
+    from headrace.config.ray_actor_options import RuntimeEnv
+
+    global _runtime_env
+    for name in kwargs:
+        if name not in _RAYS_OWN and not name.startswith("_"):
+            known = [*_RAYS_OWN, "address", "num_cpus", "num_gpus", "resources", "runtime_env"]
+            hint = f"; did you mean {meant!r}?" if (meant := nearest(name, known)) else ""
+            raise ConfigError(f"init() has no argument {name!r}{hint}")
+    _runtime_env = None if runtime_env is None else RuntimeEnv(**runtime_env).model_dump(exclude_none=True)
     if address not in (None, "auto", "local"):
         os.environ["HEADRACE_ADDRESS"] = str(address)
     if address not in (None, "local"):
         _client.find()
         return
-    known = {name: kwargs[name] for name in ("num_cpus", "num_gpus", "resources") if kwargs.get(name) is not None}
-    start(**known)
+    start(num_cpus=num_cpus, num_gpus=num_gpus, resources=resources)
 
 
 def run(
@@ -229,7 +275,7 @@ def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
             target.target,
             name=target.name,
             route_prefix=target.route_prefix,
-            runtime_env={},
+            runtime_env=_runtime_env,
             logging_config=target.logging_config,
         )
         for target in targets

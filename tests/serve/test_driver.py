@@ -88,6 +88,31 @@ def test_starting_again_changes_nothing_and_says_what_it_ignores(
     assert "num_proxies" not in caplog.text
 
 
+def test_init_connects_and_sets_the_environment_of_what_is_run(http: httpx.Client, tmp_path: Path) -> None:
+    @serve.deployment
+    class Where:
+        def __call__(self) -> tuple[str | None, str]:
+            return os.environ.get("FLAVOUR"), os.getcwd()
+
+    before = driver.find()
+    try:
+        serve.init(runtime_env={"env_vars": {"FLAVOUR": "sweet"}, "working_dir": str(tmp_path)}, namespace="x")
+        assert driver.find() is before
+        assert serve.run(Where.bind()).remote().result() == ("sweet", str(tmp_path))
+        with pytest.raises(ConfigError, match=r"'num_cpu'; did you mean 'num_cpus'\?"):
+            serve.init(num_cpu=3)
+        with pytest.raises(ConfigError, match="pip"):
+            serve.init(runtime_env={"pip": ["numpy"]})
+    finally:
+        serve.init()
+    assert serve.run(Where.bind()).remote().result() == (None, os.getcwd())
+
+
+async def test_run_works_within_a_running_event_loop_as_in_notebooks(http: httpx.Client) -> None:
+    handle = serve.run(Named.bind("x"))
+    assert await handle.remote() == "x"
+
+
 def test_the_default_application_is_meant_where_none_is_named(http: httpx.Client) -> None:
     serve.run(Named.bind("x"))
     assert serve.get_app_handle("default").remote().result() == "x"
@@ -110,6 +135,18 @@ class Model:
         print("asked")
         print("complained", file=sys.stderr)
         return "ok"
+
+@serve.deployment
+class Hangs:
+    def __init__(self):
+        import time
+        time.sleep(600)
+
+def hang():
+    try:
+        serve.run(Hangs.bind(), name="hangs", route_prefix="/hangs")
+    except KeyboardInterrupt:
+        sys.exit(1)
 
 def begin():
     serve.start(http_options={"port": 0}, rest_options={"port": 0})
@@ -167,9 +204,12 @@ def script(folder: Path, text: str, **environment: str) -> Iterator[Script]:
 def test_what_replicas_print_appears_where_the_script_prints(tmp_path: Path) -> None:
     with script(tmp_path, "begin(); sys.stdin.read()") as running:
         assert httpx.get(running.url).text == "ok"
+        assert running.process.stdout is not None
+        printed = {running.process.stdout.readline() for _ in range(2)}  # at once, and not when the replica ends
+        assert printed == {"asked\n", "complained\n"}
         status, output = running.end()
     assert status == 0
-    assert "constructed by" in output and "asked" in output and "complained" in output
+    assert "constructed by" in output
     running.assert_nothing_remains()
 
 
@@ -183,6 +223,7 @@ def test_what_replicas_print_appears_where_the_script_prints(tmp_path: Path) -> 
         ("begin(); os._exit(3)", 3),
         ("begin(); serve.shutdown(); serve.shutdown()", 0),
         ("begin(); serve.shutdown(); begin()", 0),
+        ("begin(); import threading; threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start(); hang()", 1),
     ],
 )
 def test_however_the_script_ends_nothing_of_it_remains(tmp_path: Path, ending: str, status: int) -> None:

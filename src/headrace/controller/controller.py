@@ -80,6 +80,7 @@ class Controller:
             anyone_leaving=self._anyone_leaving,
             root_path=http.root_path if http is not None else "",
             max_body_bytes=http.max_body_bytes if http is not None else None,
+            logging=self.config.logging.model_dump(mode="json"),
         )
         self._dirty: dict[DeploymentManager, None] = {}
         self._scheduled: asyncio.Handle | None = None

@@ -276,7 +276,8 @@ class DeploymentManager:
                 return
             runner = self._runner(replica_id, spec, options, config_of(spec))
             self.runners[replica_id] = runner
-            runner.start(process_of(replica_id, spec, options, self.application.runtime_env))
+            process = process_of(replica_id, spec, options, self.application.runtime_env, self._services.logging)
+            runner.start(process)
 
     def _allocate(self, process: str, options: DeploymentOptions, version: str) -> bool:
         granted = self._services.engine.allocate(process, resources_of(options))

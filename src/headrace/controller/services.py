@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from headrace.controller.store import Store
 from headrace.controller.watch import WatchHub
@@ -22,6 +23,7 @@ class Services:
     """
     Attributes:
         root_path, max_body_bytes: the instance's HTTP options that replicas need.
+        logging: how replicas log that have no logging_config of their own.
         mark: asks for a manager's next look at its replicas; called with itself.
         room_made: called when resources have become free.
         anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
@@ -37,6 +39,7 @@ class Services:
     anyone_leaving: Callable[[], bool]
     root_path: str = ""
     max_body_bytes: int | None = None
+    logging: dict[str, Any] = field(default_factory=dict)
     random: random.Random = field(default_factory=random.SystemRandom)
 
     def new_short_id(self) -> str:

@@ -49,9 +49,14 @@ def resources_of(options: DeploymentOptions) -> ResourceRequest:
 
 
 def process_of(
-    replica_id: str, spec: DeploymentSpec, options: DeploymentOptions, runtime_env: dict[str, Any]
+    replica_id: str,
+    spec: DeploymentSpec,
+    options: DeploymentOptions,
+    runtime_env: dict[str, Any],
+    logging: dict[str, Any],
 ) -> ProcessSpec:
-    """The process of a replica. `runtime_env` is the application's; the deployment's own wins over it."""
+    """The process of a replica. `runtime_env` is the application's, `logging` the instance's; the deployment's own win
+    over them."""
     outer = RuntimeEnv(**{name: value for name, value in runtime_env.items() if name in RuntimeEnv.model_fields})
     environment = options.ray_actor_options.runtime_env.over(outer)
     return ProcessSpec(
@@ -64,6 +69,7 @@ def process_of(
             "app": spec.app,
             "deployment": spec.name,
             "version": spec.version,
+            "logging": logging,
         },
         env=environment.env_vars,
         cwd=environment.working_dir,

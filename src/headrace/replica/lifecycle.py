@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -46,13 +47,19 @@ class ConstructorError(HeadraceError):
 
 
 class Lifecycle:
-    """One replica's life. Its methods are control calls; see `config/spec.py` for what goes in and out."""
+    """One replica's life. Its methods are control calls; see `config/spec.py` for what goes in and out.
 
-    def __init__(self, replica_id: str, app: str, deployment: str) -> None:
+    `on_constructed` is called when there is an instance of the user's, which has to be let go in the end.
+    """
+
+    def __init__(
+        self, replica_id: str, app: str, deployment: str, on_constructed: Callable[[], None] = lambda: None
+    ) -> None:
         self.replica_id = replica_id
         self.phase = "starting"
         self.service: ReplicaService = None  # type: ignore[assignment]
         self.listener: Listener | None = None
+        self._on_constructed = on_constructed
         self._app = app
         self._deployment = deployment
         self._spec: ReplicaSpec | None = None
@@ -121,6 +128,7 @@ class Lifecycle:
         finally:
             request_context.set(None)
         context.servable_object = code.instance
+        self._on_constructed()
         service = self.service
         service.user_code = code
         service.worker = worker

@@ -45,15 +45,18 @@ async def _serve(process: ProcessContext) -> None:
     args = process.args
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     configure_logging(f"{args['app']}/{args['deployment']}/{args['replica_id'][-5:]}", args.get("logging"))
     folder = shared_folder(process.session_dir.name)
     shared = SharedMemory(folder) if folder is not None else None
     hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)
     set_hub(hub)
 
-    lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"])
+    def end_when_told() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    # Until then a signal just ends it: a constructor may block the loop for minutes, and there is nothing to clean up.
+    lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], on_constructed=end_when_told)
     service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
     lifecycle.service = service
     _report_models(hub, args["replica_id"])
