@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 
 from msgspec.structs import replace
@@ -61,6 +62,7 @@ class DeploymentManager:
         self.verdict = Verdict.CONVERGING
         self._good = stored.good
         self._recovered = False
+        self._unannounced = False
         self._waiting_for: str | None = None
         self._wake: asyncio.TimerHandle | None = None
         self._look_again: asyncio.TimerHandle | None = None
@@ -248,7 +250,7 @@ class DeploymentManager:
                 self._give_up()
         elif not self.in_transition:
             self._recovered = True
-        if before is not plan.verdict:
+        if before is not plan.verdict or self._unannounced:
             self.publish()
 
     def _prove_good(self) -> None:
@@ -269,12 +271,12 @@ class DeploymentManager:
         spec = self._spec_of(version)
         assert spec is not None, "only the wanted version and the fallback are ever started"
         options = options_of(spec)
-        for _ in range(count):
+        for rank in self._free_ranks(count):
             short_id = self._services.new_short_id()
             replica_id = f"{self.key}#{short_id}"
             if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", options, version):
                 return
-            runner = self._runner(replica_id, spec, options, config_of(spec))
+            runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank)
             self.runners[replica_id] = runner
             process = process_of(replica_id, spec, options, self.application.runtime_env, self._services.logging)
             runner.start(process)
@@ -314,20 +316,26 @@ class DeploymentManager:
             runtime_env=self.application.runtime_env,
         )
 
-    def _free_rank(self) -> int:
+    def _free_ranks(self, count: int) -> list[int]:
         taken = {r.rank for r in self.runners.values() if r.replica.active}
-        return next(rank for rank in range(len(taken) + 1) if rank not in taken)
+        return list(itertools.islice((rank for rank in itertools.count() if rank not in taken), count))
 
     # Replicas.
 
     def _runner(
-        self, replica_id: str, spec: DeploymentSpec | None, options: DeploymentOptions, config: str, version: str = ""
+        self,
+        replica_id: str,
+        spec: DeploymentSpec | None,
+        options: DeploymentOptions,
+        config: str,
+        version: str = "",
+        rank: int = 0,
     ) -> ReplicaRunner:
         short_id = replica_id.rpartition("#")[2]
         folder = self._services.session_dir
         return ReplicaRunner(
             replica_id=replica_id,
-            spec=self._replica_spec(replica_id, spec, self._free_rank()) if spec is not None else None,
+            spec=self._replica_spec(replica_id, spec, rank) if spec is not None else None,
             options=options,
             version=spec.version if spec is not None else version,
             config=config,
@@ -347,7 +355,8 @@ class DeploymentManager:
         replica_id, version = info.args["replica_id"], info.args["version"]
         spec = self._spec_of(version)
         # What it was last told is not known for certain; being told again costs nothing.
-        runner = self._runner(replica_id, spec, self.options, config="", version=version)
+        [rank] = self._free_ranks(1)
+        runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank)
         self.runners[replica_id] = runner
         await runner.adopt(info.pid)
         if runner.spec is not None:
@@ -356,6 +365,8 @@ class DeploymentManager:
                 runner.options = options_of(runner.spec.deployment)
             except ConfigError:
                 logger.warning("replica %s runs with options of another version of Headrace", replica_id)
+        if self._unannounced:
+            self.publish()  # watchers are let in before anything is reconciled
         self._services.mark(self)
 
     def _changed(self, runner: ReplicaRunner, before: Replica) -> None:
@@ -367,8 +378,11 @@ class DeploymentManager:
         if after.process_gone:
             self.runners.pop(runner.replica_id, None)
             self._loop.call_soon(self._services.room_made)
-        if after.published != before.published:
+        if before.published and not after.published:
             self.publish()
+        elif after.published and not before.published:
+            # All that come up in one turn of the loop are told of together.
+            self._unannounced = True
         self._services.mark(self)
 
     def _failed(self, runner: ReplicaRunner) -> None:
@@ -415,6 +429,7 @@ class DeploymentManager:
 
     def publish(self) -> None:
         """Tell routers of the replica set, if it is news to them."""
+        self._unannounced = False
         self._services.hub.set(self.key, self.targets())
 
     def targets(self) -> DeploymentTargets:
@@ -457,6 +472,11 @@ class DeploymentManager:
             waiting_for=self._waiting_for,
             retry_in_s=self._wake.when() - now if self._wake is not None else None,
             busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
+            starting=max(
+                ((r.replica_id, now - r.started_at) for r in runners if r.replica.phase is Phase.INITIALIZING),
+                key=lambda starting: starting[1],
+                default=None,
+            ),
         )
         status, trigger, message = deployment_status(facts)
         states: dict[str, int] = {}
