@@ -270,3 +270,36 @@ def test_on_a_terminal_there_are_bars_and_output_of_replicas_stands_above_them(h
     # Above the bars means: at the beginning of a line that has just been cleared, or of a new one.
     before = text[: text.index("loading weights")]
     assert before == "" or before.endswith(("\n", "\x1b[2K", "\x1b[0m"))
+
+
+def test_history_tells_what_was_deployed_and_rollback_returns_to_it(here: Place) -> None:
+    started = here.call("start", "--http-port", "0", "--rest-port", "0")
+    assert started.returncode == 0, started.stdout
+    address = next(line.split()[1] for line in started.stdout.splitlines() if line.startswith("Applications"))
+    assert here.call("deploy", "pipeline:build", "text=four").returncode == 0
+    assert here.call("deploy", "pipeline:build", "text=seven").returncode == 0
+    assert fetch(address) == "5"
+    history = yaml.safe_load(here.call("history").stdout)
+    assert history["rollback_to"] == 1
+    assert [(d["number"], d["outcome"], d["changes"]) for d in history["deploys"]] == [
+        (2, "SUCCEEDED", "Front: arguments"),
+        (1, "SUCCEEDED", "first deploy"),
+    ]
+    back = here.call("rollback")
+    assert back.returncode == 0, back.stdout
+    assert "Application default returns to deploy 1." in back.stdout
+    assert fetch(address) == "4"
+
+    # What cannot be built has changed nothing, and is what a rollback undoes.
+    failed = here.call("deploy", "pipeline:built", "text=nine")
+    assert failed.returncode == 1
+    undone = here.call("rollback", "default")
+    assert undone.returncode == 0, undone.stdout
+    assert "● RUNNING" in undone.stdout
+    assert fetch(address) == "4"
+
+    again = here.call("rollback", "--to", "9")
+    assert again.returncode == 1
+    assert "has no deploy 9 in its history; there are 3, 2, 1" in again.stdout
+    assert "did you mean 'default'" in here.call("rollback", "defaul").stdout
+    assert "rollback to 1: Front: arguments" in here.call("history", "--format", "table").stdout

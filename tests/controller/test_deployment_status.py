@@ -44,6 +44,12 @@ def test_a_new_deployment_is_updating_and_says_how_far() -> None:
     assert deployment_status(NEW) == ("UPDATING", "CONFIG_UPDATE_STARTED", "0 of 2 replicas running.")
 
 
+def test_a_constructor_that_takes_long_is_told_of() -> None:
+    assert deployment_status(replace(NEW, starting=("app#Model#abcde", 1.0)))[2] == "0 of 2 replicas running."
+    message = deployment_status(replace(NEW, starting=("app#Model#abcde", 34.2)))[2]
+    assert message == "0 of 2 replicas running. Replica app#Model#abcde has been in its constructor for 34 s."
+
+
 def test_a_deployment_that_is_up_is_healthy() -> None:
     assert deployment_status(UP) == ("HEALTHY", "CONFIG_UPDATE_COMPLETED", "")
     assert deployment_status(replace(UP, change=Change.UPSCALE))[1] == "UPSCALE_COMPLETED"

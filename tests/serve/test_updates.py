@@ -158,6 +158,25 @@ def test_code_that_fails_leaves_what_served_before(http: httpx.Client) -> None:
     assert serve.status().applications["default"].status == "RUNNING"
 
 
+def test_a_version_that_is_never_healthy_stops_the_roll_and_says_why(http: httpx.Client) -> None:
+    serve.run(versioned("1", num_replicas=2).bind())
+    before = ids("Model")
+
+    class Model:
+        def check_health(self) -> None:
+            raise RuntimeError("the index is empty")
+
+        async def __call__(self, request: Request) -> str:
+            return "2"
+
+    with pytest.raises(DeploymentFailedError, match="the index is empty"):
+        serve.run(serve.deployment(Model).options(num_replicas=2, max_constructor_retry_count=2).bind())
+    message = serve.status().applications["default"].message
+    assert "the index is empty" in message and "2 replicas that ran before keep serving" in message
+    assert ids("Model") == before
+    assert http.post("/").text == "1"
+
+
 def test_another_graph_replaces_the_old_one_whole(http: httpx.Client, tmp_path: Path) -> None:
     class Front:
         def __init__(self, behind: Any) -> None:

@@ -16,6 +16,10 @@ TRACEBACK_LINES = 12
 """How much of a failed constructor's traceback a status message carries; the whole of it is in the replica's log."""
 
 
+SLOW_START_S = 5.0
+"""A replica that has been starting for so long is told of: its constructor may be loading a model, or may hang."""
+
+
 class Change(enum.Enum):
     """What the last change of a deployment's target was."""
 
@@ -36,6 +40,7 @@ class Facts(msgspec.Struct, frozen=True):
         waiting_for: what resources a replica waits for.
         retry_in_s: seconds until a replica is tried again.
         busy: replicas whose user code blocks their event loop, and for how long.
+        starting: the replica that has been starting for longest, and for how long, seconds.
     """
 
     target: int
@@ -51,6 +56,7 @@ class Facts(msgspec.Struct, frozen=True):
     waiting_for: str | None = None
     retry_in_s: float | None = None
     busy: tuple[tuple[str, float], ...] = ()
+    starting: tuple[str, float] | None = None
 
 
 _STARTED = {
@@ -105,6 +111,9 @@ def _progress(facts: Facts) -> str:
     parts = []
     if facts.running < facts.target:
         parts.append(f"{facts.running} of {_count(facts.target, 'replica')} running.")
+    if facts.starting is not None and facts.starting[1] >= SLOW_START_S:
+        replica_id, seconds = facts.starting
+        parts.append(f"Replica {replica_id} has been in its constructor for {seconds:.0f} s.")
     if facts.waiting_for is not None:
         parts.append(f"Waiting for resources: {facts.waiting_for}")
     failing = facts.history.start_failures or facts.history.crashes or not facts.in_transition
