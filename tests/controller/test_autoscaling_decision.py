@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.config.autoscaling import AutoscalingConfig
@@ -88,6 +88,7 @@ configs = st.builds(
 loads = st.floats(0, 1e4)
 
 
+@settings(deadline=None)
 @given(configs, st.lists(st.tuples(st.floats(0, 30), loads, st.integers(0, 80)), max_size=30), st.integers(0, 100))
 def test_never_outside_the_bounds(
     options: AutoscalingConfig, moments: list[tuple[float, float, int]], target: int
@@ -110,6 +111,7 @@ def test_more_load_never_means_fewer_replicas(
     assert once(options, seen(0, running, target, less)) <= once(options, seen(0, running, target, more))
 
 
+@settings(deadline=None)
 @given(configs, loads, st.integers(0, 60))
 def test_a_steady_load_ends_at_one_number_and_stays_there(
     options: AutoscalingConfig, ongoing: float, running: int
@@ -161,9 +163,11 @@ def test_older_names_of_factors_stand_in_for_the_new_ones() -> None:
     assert once(config(smoothing_factor=0.5, upscaling_factor=1), up) == 8
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 10), st.integers(1, 20), st.floats(0, 200))
 def test_factors_do_not_compound_while_replicas_start(factor: float, running: int, ongoing: float) -> None:
-    deployment = Follows(config(upscaling_factor=factor, downscaling_factor=factor, max_replicas=100_000), running)
+    options = config(min_replicas=1, upscaling_factor=factor, downscaling_factor=factor, max_replicas=100_000)
+    deployment = Follows(options, running)
     first = deployment.at(0.0, ongoing, starts=False).target
     for step in range(1, 50):
         assert deployment.at(float(step), ongoing, starts=False).target == first
@@ -289,6 +293,7 @@ def test_each_load_counts_for_as_long_as_it_lasted() -> None:
     assert window.aggregate(35, 30, options.aggregation_function) == pytest.approx((10 * 5 + 0 + 4 * 20) / 30)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 20), loads), min_size=1, max_size=50))
 def test_what_is_remembered_does_not_grow_beyond_the_period(moments: list[tuple[float, float]]) -> None:
     window, now = LoadWindow(), 0.0
