@@ -165,6 +165,9 @@ class FakeEngine:
         await self._exit(replica.process, replica.pid, signal)
         return True
 
+    async def stop_proxies(self, timeout_s: float) -> None:
+        """There are none."""
+
     async def _exit(self, process: ProcessSpec, pid: int, signal: int) -> None:
         async with self._news:
             self._exits.append(

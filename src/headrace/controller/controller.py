@@ -252,8 +252,10 @@ class Controller:
     async def shutdown(self) -> None:
         """Drain everything, then end every process of the instance."""
         self.builds.close()
-        self.applications.delete(list(self.applications.by_name))
         longest = max((m.options.graceful_shutdown_timeout_s for m in self.applications.managers), default=0.0)
+        # Before the routes go: what has been accepted is still served, and what comes is refused, not told of no route.
+        await self.engine.stop_proxies(longest)
+        self.applications.delete(list(self.applications.by_name))
         if self.applications.by_name:
             self._emptied.clear()
             with contextlib.suppress(TimeoutError):

@@ -180,6 +180,14 @@ class Children:
         os.kill(living.pid, number)  # not reaped yet, so the pid is still its own
         return True
 
+    def retire(self, role: str) -> None:
+        """Ask the processes of a role to end themselves, and start none of them again."""
+        self._due = {name: due for name, due in self._due.items() if due[1].role != role}
+        retiring = [living for living in self._by_name.values() if living.spec.role == role]
+        for living in retiring:
+            living.spec.restart = False
+        self._signal(retiring, signal.SIGTERM)
+
     def reap(self) -> list[ProcessExited]:
         """Note what has ended since the last call; plan new starts; end what the dead had started themselves."""
         exits = []

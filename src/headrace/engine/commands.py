@@ -40,6 +40,12 @@ class ListProcesses(msgspec.Struct, tag="list"):
     id: int
 
 
+class StopProxies(msgspec.Struct, tag="stop_proxies"):
+    """Answered with nil when no more connections are accepted and the proxies have been told to end."""
+
+    id: int
+
+
 class Subscribe(msgspec.Struct, tag="subscribe"):
     """Answered with a `ProcessExited` for every end after number `since`, as they come."""
 
@@ -53,7 +59,7 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     id: int
 
 
-Request: TypeAlias = Start | Kill | ListProcesses | Subscribe | Shutdown
+Request: TypeAlias = Start | Kill | ListProcesses | StopProxies | Subscribe | Shutdown
 
 
 class Reply(msgspec.Struct):

@@ -6,13 +6,24 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.engine.commands import Frames, Kill, ListProcesses, Reply, Shutdown, Start, Subscribe, frame
+from headrace.engine.commands import (
+    Frames,
+    Kill,
+    ListProcesses,
+    Reply,
+    Shutdown,
+    Start,
+    StopProxies,
+    Subscribe,
+    frame,
+)
 from headrace.engine.launch import PendingRoot as PendingRoot
 from headrace.engine.launch import RootHandle as RootHandle
 from headrace.engine.launch import begin_launch as begin_launch
@@ -26,6 +37,8 @@ from headrace.engine.root_config import RootConfig as RootConfig
 from headrace.exceptions import StartupError
 
 _T = TypeVar("_T")
+_POLL_S = 0.02
+
 _replies = msgspec.msgpack.Decoder(Reply)
 
 
@@ -77,6 +90,16 @@ class LocalEngine:
 
     async def kill(self, name: str, signal: int) -> bool:
         return await self._call(lambda id: Kill(id, name, int(signal)), bool)
+
+    async def stop_proxies(self, timeout_s: float) -> None:
+        await self._call(StopProxies, type(None))
+        until = asyncio.get_running_loop().time() + timeout_s
+        while proxies := [process.name for process in await self.list() if process.role == "proxy"]:
+            if asyncio.get_running_loop().time() >= until:
+                for name in proxies:
+                    await self.kill(name, signal.SIGKILL)
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def shutdown(self) -> None:
         await self._call(Shutdown, type(None))

@@ -41,6 +41,11 @@ class Engine(Protocol):
         """
         ...
 
+    async def stop_proxies(self, timeout_s: float) -> None:
+        """Accept no more connections. Returns when the proxies have answered what they had begun and have ended; those
+        that have not after `timeout_s` seconds are killed."""
+        ...
+
     async def shutdown(self) -> None:
         """End every process, the caller included. Returns when the engine has begun."""
         ...

@@ -233,6 +233,10 @@ class Root:
                 return self._children.kill(request.name, request.signal)
             case commands.ListProcesses():
                 return self._children.info()
+            case commands.StopProxies():
+                for listener in self._shared["proxy"].values():
+                    listener.close()
+                self._children.retire("proxy")
             case commands.Shutdown():
                 self._grace_s = self._config.grace_s
         return None
