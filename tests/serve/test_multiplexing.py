@@ -47,6 +47,9 @@ def make_zoo(notes: Path, **options: Any) -> Any:
             model = await self.load(serve.get_multiplexed_model_id())
             return {"model": model.name, "pid": os.getpid()}
 
+        async def pid(self) -> int:
+            return os.getpid()
+
     return Zoo.options(**options)
 
 
@@ -109,11 +112,13 @@ def known_to_driver(model_id: str) -> bool:
 
 def test_requests_go_to_the_replica_that_holds_their_model(http: httpx.Client, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    serve.run(make_zoo(notes, num_replicas=3).bind())
+    handle = serve.run(make_zoo(notes, num_replicas=3).bind())
+    seen: set[int] = set()
+    until(lambda: seen.add(handle.pid.remote().result()) or len(seen) == 3)  # its router has met all replicas
     models = [f"m{i}" for i in range(6)]  # as many as there are places
     for _ in range(5):
         for model_id in models:
-            assert ask(http, model_id)["model"] == model_id
+            assert handle.options(multiplexed_model_id=model_id).remote().result()["model"] == model_id
     assert sorted(lines(notes)) == [f"loading {model_id}" for model_id in models]
 
 
