@@ -298,3 +298,14 @@ async def test_without_a_root_calls_fail_and_do_not_hang(engine: LocalEngine, ro
         await engine.list()
     with pytest.raises(ConnectionError):
         await LocalEngine.connect(root.session.dir)
+
+
+def test_a_killed_guardian_is_replaced_and_guards_what_runs_already(start: Callable[..., RootHandle]) -> None:
+    root = psutil.Process(start().session.root_pid)
+    until(lambda: any(child.name() == "headrace:guard" for child in root.children()))
+    first = next(child for child in root.children() if child.name() == "headrace:guard")
+    others = [child for child in root.children() if child != first]
+    first.kill()
+    until(lambda: any(child.name() == "headrace:guard" and child.pid != first.pid for child in root.children()))
+    root.kill()
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in others))

@@ -199,8 +199,10 @@ class Children:
             if pid == 0:
                 break
             name = self._names.pop(pid, None)
-            if name is not None:  # else an orphan that the root had adopted
+            if name is not None:
                 exits.append(self._ended(self._by_name.pop(name), status))
+            else:  # an orphan that the root had adopted, or the guardian
+                self._guardian.reaped(pid)
         if exits:
             orphans.end_descendants(self._folder.name, [dead.pid for dead in exits], self._names)
         return exits

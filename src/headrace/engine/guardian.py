@@ -46,6 +46,11 @@ class Guardian:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
+    def reaped(self, pid: int) -> None:
+        """A process has ended that is none of the instance's own: perhaps the guardian."""
+        if pid == self.pid:
+            self.pid = None
+
     def started(self, pid: int) -> None:
         """Take the process group `pid` under guard."""
         self._tell(f"+{pid}\n")
@@ -66,7 +71,7 @@ class Guardian:
                 os.waitpid(self.pid, 0)
 
     def _tell(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # somebody killed it: then there is no last resort
+        with contextlib.suppress(OSError):  # somebody has just killed it; the next one is told of all
             os.write(self._ours, line.encode())
 
 

@@ -203,6 +203,14 @@ class Root:
             self._grace_s = self._config.grace_s
         for exited in self._children.reap():
             self._commands.publish(exited)
+        if self._guardian.pid is None and self._grace_s is None:
+            self._replace_guardian()
+
+    def _replace_guardian(self) -> None:
+        with contextlib.suppress(OSError):  # no room for a process: tried again when the next one ends
+            self._guardian.start(self.session.dir, self._close_in_guardian)
+            for process in self._children.info():
+                self._guardian.started(process.pid)
 
     def _received_signals(self) -> set[int]:
         with contextlib.suppress(BlockingIOError):

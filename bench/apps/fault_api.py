@@ -1,0 +1,36 @@
+"""20 ms of work on 2 replicas, by Headrace or by Ray Serve; `update` on standard input rolls out another version."""
+
+import asyncio
+import sys
+
+FRAMEWORK, PORT, NUM_PROXIES = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+if FRAMEWORK == "ray":
+    from ray import serve
+
+    serve.start(http_options={"port": PORT})
+else:
+    import headrace as serve
+
+    serve.start(http_options={"port": PORT, "num_proxies": NUM_PROXIES}, rest_options={"port": 0})
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=50, health_check_period_s=1, health_check_timeout_s=2)
+class Work:
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    async def __call__(self, request) -> str:
+        await asyncio.sleep(0.02)
+        return str(self.version)
+
+
+serve.run(Work.bind(1))
+print("ready", flush=True)
+for number, line in enumerate(sys.stdin, start=2):
+    if line.strip() == "update":
+        serve.run(Work.bind(number))
+        print("updated", flush=True)
+    else:
+        break
+serve.shutdown()
