@@ -159,15 +159,10 @@ async def test_what_an_entry_raises_is_printed_and_ends_it_with_status_1(
     await engine.close()
 
 
-async def test_a_folder_that_is_not_there_ends_the_process_with_the_reason(
-    start: Callable[..., RootHandle], capfd: pytest.CaptureFixture[str]
-) -> None:
-    engine = await LocalEngine.connect(start().session.dir)
-    await engine.start(replica("r1", cwd="/no/such/folder"))
-    [exited] = await next_exits(engine, 1)
-    assert exited.exit_code == 1
-    assert "/no/such/folder" in capfd.readouterr().err
-    await engine.close()
+async def test_a_folder_that_is_not_there_is_refused_with_the_reason(engine: LocalEngine) -> None:
+    with pytest.raises(StartupError, match=r"'r1' cannot work in /no/such/folder: there is no such folder"):
+        await engine.start(replica("r1", cwd="/no/such/folder"))
+    assert "r1" not in {process.name for process in await engine.list()}
 
 
 async def test_exit_handlers_run(engine: LocalEngine, tmp_path: Path) -> None:

@@ -135,9 +135,7 @@ class Allocator:
         if not_now is not None:
             return Refusal(kind="not_now", reason=not_now)
         env = {"CUDA_VISIBLE_DEVICES": ",".join(self.machine.gpus[i] for i in gpu_indices)} if gpu_indices else {}
-        allocation = Allocation(
-            request=request, gpu_indices=gpu_indices, env=env, warning=self._cpu_warning(request)
-        )
+        allocation = Allocation(request=request, gpu_indices=gpu_indices, env=env, warning=self._cpu_warning(request))
         self.restore(name, allocation)
         return allocation
 
