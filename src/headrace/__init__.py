@@ -18,6 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace import config as config
+    from headrace import exceptions as exceptions
+    from headrace import schema as schema
     from headrace.api import RunTarget as RunTarget
     from headrace.api import delete as delete
     from headrace.api import get_app_handle as get_app_handle
@@ -78,10 +81,15 @@ _HOMES = {
     "status": "api",
 }
 
+# Modules that are there without an import of their own, as in `except serve.exceptions.BackPressureError`.
+_MODULES = {"config", "exceptions", "schema"}
+
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"headrace.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")
@@ -91,4 +99,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_HOMES, *_MODULES]

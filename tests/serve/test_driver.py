@@ -122,6 +122,18 @@ def test_the_default_application_is_meant_where_none_is_named(http: httpx.Client
 # Scripts of their own: what they start must end with them, whatever ends them.
 
 
+def test_modules_of_ray_serve_are_found_where_their_imports_lead() -> None:
+    script = """
+import headrace as serve
+serve.exceptions.BackPressureError, serve.config.AutoscalingConfig
+from headrace.schema import LoggingConfig, ServeDeploySchema
+from headrace.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
+from headrace.exceptions import RayServeException
+from headrace.config import HTTPOptions, RequestRouterConfig
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 BEGINNING = """
 import headrace as serve, os, signal, sys
 from headrace import client

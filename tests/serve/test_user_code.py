@@ -151,6 +151,15 @@ def test_a_new_user_config_reaches_running_replicas(http: httpx.Client, asynchro
     assert ids("Model") == before
 
 
+def test_a_user_config_that_is_taken_away_calls_nothing(http: httpx.Client) -> None:
+    model = configurable(False).options(name="Model", user_config="first")
+    serve.run(model.bind())
+    before = ids("Model")
+    handle = serve.run(model.options(user_config=None).bind())
+    assert handle.get.remote().result()[0] == "first"
+    assert ids("Model") == before
+
+
 def test_a_user_config_that_is_refused_fails_the_deploy_and_the_replicas_keep_serving(http: httpx.Client) -> None:
     model = configurable(False).options(name="Model", user_config="first")
     handle = serve.run(model.bind())

@@ -165,7 +165,7 @@ class Lifecycle:
             raise HeadraceError(f"replica {self.replica_id} is not initialized yet")
         options = request.options
         self._spec.deployment.options = options
-        if request.user_config_changed:
+        if request.user_config_changed and options.get("user_config") is not None:
             try:
                 await self._user_code.reconfigure(options.get("user_config"))
             except Exception as error:
