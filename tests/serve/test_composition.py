@@ -128,6 +128,56 @@ def test_a_client_that_leaves_ends_the_work_all_the_way_down(
     until(lambda: levels.counts.remote().result() == (1, 1))
 
 
+async def test_clients_that_leave_at_any_moment_free_every_place_all_the_way_down(
+    http: httpx.Client, instance: driver.Client
+) -> None:
+    def make(name: str, sync: bool) -> Any:
+        @serve.deployment(name=name, max_ongoing_requests=3, max_concurrent_sync=3)
+        class Stage:
+            def __init__(self, below: Any = None) -> None:
+                self.below = below
+                self.here = 0
+                self.all_here = asyncio.Event()
+
+            async def meet(self) -> int:
+                """Returns when as many are here as there are places."""
+                self.here += 1
+                if self.here == 3:
+                    self.all_here.set()
+                await self.all_here.wait()
+                return self.here
+
+        class Async(Stage.func_or_class):  # type: ignore[misc]
+            async def __call__(self) -> str:
+                await asyncio.sleep(0.002)
+                return await self.below.remote() if self.below else "down"
+
+        class Sync(Stage.func_or_class):  # type: ignore[misc]
+            def __call__(self) -> str:
+                return str(self.below.remote().result())
+
+        return Stage.options(Sync if sync else Async)
+
+    graph = make("Top", False).bind(make("Middle", True).bind(make("Bottom", False).bind()))
+    await asyncio.to_thread(serve.run, graph)
+    assert instance.session.http is not None
+    host, port = instance.session.http
+
+    async def leave_early(delay_s: float) -> None:
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(delay_s)
+        writer.transport.abort()
+
+    for _ in range(5):
+        await asyncio.gather(*(leave_early(i * 0.0005) for i in range(40)))
+    async with asyncio.timeout(20):
+        for name in ("Top", "Middle", "Bottom"):
+            meeting = serve.get_deployment_handle(name, "default").meet
+            assert await asyncio.gather(*(meeting.remote() for _ in range(3))) == [3, 3, 3]
+    assert (await asyncio.to_thread(http.get, "/")).text == "down"
+
+
 def test_a_chain_of_responses_fans_out_and_in(http: httpx.Client) -> None:
     @serve.deployment
     class Add:
