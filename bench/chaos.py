@@ -27,6 +27,7 @@ import psutil
 
 from bench.environments import default_folder, python_of
 from bench.load import Outcome, closed_loop
+from bench.processes import adopt_orphans
 
 APP = Path(__file__).parent / "apps" / "fault_api.py"
 CONNECTIONS = 16
@@ -74,7 +75,7 @@ class Server:
         """Its processes of a kind: replica, controller or proxy."""
         name = NAMES[self.framework][kind]
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in psutil.Process().children(recursive=True):  # Ray's processes leave their parent
             with contextlib.suppress(psutil.Error):
                 if process.name().startswith(name) or "".join(process.cmdline()[:1]).startswith(name):
                     found.append(process.pid)
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="how long random processes are killed")
     parser.add_argument("--only", choices=["headrace", "ray"], help="one of the two")
     options = parser.parse_args()
+    adopt_orphans()
     ray = python_of(default_folder(), "ray")
     frameworks = {"headrace": Path(sys.executable), **({"ray": ray} if ray.exists() else {})}
     if options.only:

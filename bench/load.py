@@ -45,8 +45,10 @@ class Connection:
         reader, writer = self._streams
         writer.write(REQUEST)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
+        if b"content-length:" in head:
+            await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+        else:
+            await reader.readuntil(b"0\r\n\r\n")  # in chunks; the applications' answers are a digit long
         if b"connection: close" in head:
             self.close()
         return int(head.split()[1])
