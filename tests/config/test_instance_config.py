@@ -26,7 +26,9 @@ http_options = st.fixed_dictionaries(
         "keep_alive_timeout_s": st.floats(0, 1e6),
         "max_body_bytes": st.none() | st.integers(0, 2**40),
         "num_proxies": st.integers(1, 64),
-        "middlewares": st.lists(st.sampled_from(["starlette.middleware.gzip:GZipMiddleware", "os.path.join"]), max_size=2),
+        "middlewares": st.lists(
+            st.sampled_from(["starlette.middleware.gzip:GZipMiddleware", "os.path.join"]), max_size=2
+        ),
     },
 )
 

@@ -337,3 +337,15 @@ def test_a_policy_of_the_user_goes_through_factors_delays_and_bounds() -> None:
     assert once(config(max_replicas=5), seen(running=1, wanted=9)) == 5
     assert once(config(upscaling_factor=0.5), seen(running=1, wanted=9)) == 5
     assert once(config(upscale_delay_s=10), seen(running=1, wanted=9)) == 1
+
+
+def test_of_the_steps_asked_for_during_a_delay_the_smallest_is_taken() -> None:
+    up = Follows(config(upscale_delay_s=10), running=1)
+    for now, ongoing in ((0, 20), (5, 8), (10, 40)):
+        decision = up.at(now, ongoing)
+    assert decision.target == 4, "8 requests at 2 per replica were asked for throughout, 40 only at the last moment"
+
+    down = Follows(config(downscale_delay_s=10, min_replicas=1), running=20)
+    for now, ongoing in ((0, 2), (5, 12), (10, 2)):
+        decision = down.at(now, ongoing)
+    assert decision.target == 6

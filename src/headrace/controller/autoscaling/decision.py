@@ -28,11 +28,13 @@ class AutoscalingState(msgspec.Struct, frozen=True):
         load: ongoing requests over time.
         direction: 1 while the load asks for more replicas than are wanted, -1 for fewer, otherwise 0.
         since: since when it has asked for that, without a break.
+        gentlest: the smallest step that it has asked for since then.
     """
 
     load: LoadWindow = LoadWindow()
     direction: int = 0
     since: float = 0.0
+    gentlest: int = 0
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,8 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
        never ends below what is needed, however large its factor.
     3. Bounds are applied: they hold at once, without delay.
     4. A step is taken when the load has asked for one in its direction, without a break, for that direction's delay.
+       It is the smallest of those asked for meanwhile, as the stabilisation window of Kubernetes'
+       HorizontalPodAutoscaler has it: acting on the last moment's load would swing with its noise.
        The first request at zero replicas gets one at once.
     """
     now = observation.now
@@ -172,7 +176,10 @@ def _delayed(
         state = replace(state, direction=0)
         return Decision(target, reason, state, _window_moves_at(config, state, now))
     if state.direction != direction:
-        state = replace(state, direction=direction, since=now)
+        state = replace(state, direction=direction, since=now, gentlest=step)
+    # What was asked for at one moment of the delay may be noise; what was asked for throughout is not.
+    step = min(state.gentlest, step) if direction > 0 else max(state.gentlest, step)
+    state = replace(state, gentlest=step)
     delay_s, name = _delay(config, direction, target)
     due = state.since + delay_s
     if now + _CLOCK_ROUNDING_S >= due:
