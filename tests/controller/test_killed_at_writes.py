@@ -37,6 +37,8 @@ from headrace.wire.rpc import RpcClient
 from . import served
 from .dying_controller import DIE_AT
 
+pytestmark = pytest.mark.full
+
 POINTS_PER_INSTANCE = 4
 """A controller that keeps dying young is restarted later each time; a fresh instance begins at once."""
 
