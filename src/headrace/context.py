@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from headrace.exceptions import HeadraceError
 from headrace.router.context import RequestContext, current
-from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, current_replica
+from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, ReplicaRank, current_replica
 
 __all__ = [
     "DeploymentID",
     "ReplicaContext",
     "ReplicaID",
+    "ReplicaRank",
     "RequestContext",
     "get_replica_context",
     "get_request_context",

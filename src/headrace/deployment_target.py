@@ -49,7 +49,7 @@ def _check_class(cls: type) -> None:
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise ConfigError(f"{cls.__qualname__} is abstract, so no replica can be made of it: implement {missing}")
     _check_method(cls, "check_health", 0, "takes no arguments")
-    _check_method(cls, "reconfigure", 1, "takes one argument, the user_config", at_least=True)
+    _check_method(cls, "reconfigure", 1, "takes one argument, the user_config, and may take rank", at_least=True)
     for name in sorted(HANDLE_NAMES):
         if callable(inspect.getattr_static(cls, name, None)):
             warnings.warn(
@@ -74,8 +74,9 @@ def _check_method(cls: type, name: str, arity: int, rule: str, at_least: bool = 
         signature = inspect.signature(bound)
     except (TypeError, ValueError):  # implemented in C
         return
+    rank = {"rank": None} if name == "reconfigure" and "rank" in signature.parameters else {}
     try:
-        signature.bind(*given)
+        signature.bind(*given, **rank)
     except TypeError as error:
         raise ConfigError(f"{cls.__qualname__}.{name}{signature} {rule}, besides self ({error})") from None
     if at_least and inspect.isasyncgenfunction(method):

@@ -208,7 +208,7 @@ class LocalReplica:
             finally:
                 request_context.reset(request)
             self.context.servable_object = code.instance
-            if self._options.user_config is not None:
+            if self._options.user_config is not None or code.wants_rank:
                 await code.reconfigure(self._options.user_config)
 
     async def serve(self, hub: LocalHub) -> None:

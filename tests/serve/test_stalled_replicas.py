@@ -129,7 +129,7 @@ def test_a_replica_whose_code_blocks_for_longer_than_the_health_timeout_is_left_
 @serve.deployment(num_replicas=3)
 class Uneven:
     async def __call__(self, request: Any) -> str:
-        slow = serve.get_replica_context().rank == 0
+        slow = serve.get_replica_context().rank.rank == 0
         await asyncio.sleep(0.05 if slow else 0.001)
         return "slow" if slow else "fast"
 

@@ -151,6 +151,21 @@ def test_a_new_user_config_reaches_running_replicas(http: httpx.Client, asynchro
     assert ids("Model") == before
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_reconfigure_may_take_the_rank_too(http: httpx.Client, local: bool) -> None:
+    @serve.deployment
+    class Model:
+        def reconfigure(self, config: Any, rank: Any) -> None:
+            self.config, self.rank = config, rank
+
+        def get(self) -> tuple[Any, Any, Any]:
+            return self.config, self.rank, serve.get_replica_context().rank
+
+    config, rank, of_context = serve.run(Model.bind(), local_testing_mode=local).get.remote().result()
+    assert config is None
+    assert rank == of_context and (rank.rank, rank.node_rank, rank.local_rank) == (0, 0, 0)
+
+
 def test_a_user_config_that_is_taken_away_calls_nothing(http: httpx.Client) -> None:
     model = configurable(False).options(name="Model", user_config="first")
     serve.run(model.bind())

@@ -32,7 +32,7 @@ from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
 from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids, unload_all
-from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, set_current_replica
+from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, ReplicaRank, set_current_replica
 from headrace.wire.callee import Listener
 from headrace.wire.rpc import Handler
 
@@ -114,7 +114,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         context = ReplicaContext(
             ReplicaID(self.replica_id, DeploymentID(self._deployment, self._app)),
-            rank=spec.rank,
+            rank=ReplicaRank(spec.rank, local_rank=spec.rank),
             world_size=spec.world_size,
         )
         set_current_replica(context)
@@ -138,8 +138,8 @@ class Lifecycle:
         service.make_http = lambda: self._make_http(spec, code)
         if spec.deployment.ingress:
             service.http = service.make_http()
-        if options.get("user_config") is not None:
-            await code.reconfigure(options["user_config"])
+        if options.get("user_config") is not None or code.wants_rank:
+            await code.reconfigure(options.get("user_config"))
         await code.check_health()
         self._warn_of_small_batches(int(options["max_ongoing_requests"]))
         self.phase = "running"

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.exceptions import HeadraceError
 from headrace.replica.sync_worker import SyncWorker
+from headrace.router.replica_context import ReplicaRank, current_replica
 
 logger = logging.getLogger("headrace.replica")
 
@@ -134,8 +135,13 @@ class UserCode:
     def has_check_health(self) -> bool:
         return callable(getattr(self.instance, "check_health", None))
 
+    @property
+    def wants_rank(self) -> bool:
+        """Whether the user's `reconfigure` takes the replica's rank too."""
+        return self.has_reconfigure and "rank" in inspect.signature(self.instance.reconfigure).parameters
+
     async def reconfigure(self, user_config: Any) -> None:
-        """Hand the user's `reconfigure` a new `user_config`.
+        """Hand the user's `reconfigure` a new `user_config`, and the replica's rank if it takes one.
 
         Raises:
             HeadraceError: the class has no such method.
@@ -144,7 +150,11 @@ class UserCode:
             raise HeadraceError(
                 f"user_config is set, but {_name(self._target)} has no method reconfigure(self, user_config) to take it"
             )
-        await self._call_hook(self.instance.reconfigure, self._worker, user_config)
+        hook = self.instance.reconfigure
+        if self.wants_rank:
+            replica = current_replica()
+            hook = functools.partial(hook, rank=replica.rank if replica is not None else ReplicaRank())
+        await self._call_hook(hook, self._worker, user_config)
 
     async def check_health(self) -> None:
         """Call the user's `check_health`; raises what it raises. Sync ones get a thread of their own, so that a long

@@ -30,6 +30,15 @@ class ReplicaID:
         return f"Replica(id={self.unique_id!r}, deployment={deployment.name!r}, app={deployment.app_name!r})"
 
 
+@dataclass(frozen=True)
+class ReplicaRank:
+    """A replica's place among those of its deployment, from 0: among all, and on its machine."""
+
+    rank: int = 0
+    node_rank: int = 0
+    local_rank: int = 0
+
+
 @dataclass
 class ReplicaContext:
     """What a replica may know of itself.
@@ -37,13 +46,13 @@ class ReplicaContext:
     Attributes:
         replica_id: its name.
         servable_object: the instance of the user's class, or the user's function; None while the constructor runs.
-        rank: its place among the replicas of its deployment, from 0.
+        rank: its place among the replicas of its deployment.
         world_size: how many replicas the deployment had when this one started.
     """
 
     replica_id: ReplicaID
     servable_object: Any = None
-    rank: int = 0
+    rank: ReplicaRank = ReplicaRank()
     world_size: int = 1
 
     @property
