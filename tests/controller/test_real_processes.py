@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -215,7 +216,8 @@ async def test_shutdown_ends_every_process(running: Running) -> None:
     await running.deploy(spec(served.Pid.bind()))
     await running.until("RUNNING")
     pids = await running.pids()
-    await running.call("shutdown")
+    with contextlib.suppress(ConnectionLost):  # the end may come before the answer
+        await running.call("shutdown")
     deadline = time.monotonic() + 10
     while running.session.alive or any(map(psutil.pid_exists, pids)):
         assert time.monotonic() < deadline
