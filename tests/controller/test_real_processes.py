@@ -29,7 +29,7 @@ from headrace.config.spec import (
 from headrace.engine.launch import launch
 from headrace.engine.root_config import RootConfig
 from headrace.engine.session import Session
-from headrace.wire.errors import RpcError, WireError
+from headrace.wire.errors import ConnectionLost, RpcError, WireError
 from headrace.wire.rpc import RpcClient
 
 from . import served
