@@ -259,12 +259,17 @@ def run_many(
         raise
     client.deploy(specs)
     names = [spec.name for spec in specs]
-    if wait_for_applications_running:
-        client.wait_running(names)
-    handles: list[DeploymentHandle[Any]] = [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
-    if blocking:
-        _block(client)
-    return handles
+    try:
+        if wait_for_applications_running:
+            client.wait_running(names)
+        if blocking:
+            _wait_for_end(client)
+    except KeyboardInterrupt:
+        if not blocking:
+            raise
+    if blocking and client.owned:
+        client.shutdown()
+    return [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
 
 
 def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
@@ -304,15 +309,9 @@ def _sys_path() -> list[str]:
     return [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
 
 
-def _block(client: _client.Client) -> None:
-    try:
-        while client.alive:
-            threading.Event().wait(1.0)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if client.owned:
-            client.shutdown()
+def _wait_for_end(client: _client.Client) -> None:
+    while client.alive:
+        threading.Event().wait(1.0)
 
 
 def delete(name: str, _blocking: bool = True) -> None:

@@ -244,16 +244,20 @@ def test_however_the_script_ends_nothing_of_it_remains(tmp_path: Path, ending: s
     running.assert_nothing_remains()
 
 
-def test_blocking_run_serves_until_it_is_interrupted(tmp_path: Path) -> None:
-    text = """
-serve.start(http_options={"port": 0}, rest_options={"port": 0})
+@pytest.mark.parametrize("model", ["Model", "Hangs"])
+def test_blocking_run_serves_until_it_is_interrupted(tmp_path: Path, model: str) -> None:
+    text = f"""
+serve.start(http_options={{"port": 0}}, rest_options={{"port": 0}})
 found = client.find()
 print("at", found.http_url, found.session.root_pid, found.session.dir, flush=True)
-serve.run(Model.bind(), blocking=True)
+serve.run({model}.bind(), blocking=True)
 print("after", flush=True)
 """
     with script(tmp_path, text) as running:
-        until(lambda: httpx.get(running.url).status_code == 200)
+        if model == "Model":
+            until(lambda: httpx.get(running.url).status_code == 200)
+        else:  # Ctrl-C while replicas still start
+            until(lambda: len(running.processes[0].children()) >= 4)
         running.processes += running.processes[0].children(recursive=True)
         running.process.send_signal(signal.SIGINT)
         status, output = running.end()
