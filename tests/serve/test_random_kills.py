@@ -109,8 +109,8 @@ def test_random_kills_cost_only_what_was_in_flight_and_leave_nothing_behind(
     what = f"seed {seed}, kills {kills}, failed {[(o.began, o.ended, o.status) for o in failed]}"
     assert len(outcomes) > 100 * KILLS * EVERY_S / 4, what
     for outcome in failed:
-        # What was in flight on a killed process, and hears of it soon.
-        assert any(outcome.began <= at + 0.5 and outcome.ended >= at for at, _ in kills), what
+        # What was in flight when a process was killed; the kill is noted just before it happens.
+        assert any(outcome.began <= at + 0.02 and outcome.ended >= at for at, _ in kills), what
     assert len(failed) <= CLIENTS * len(kills), what
     assert {outcome.status for outcome in failed} <= {None, 503}, what
 

@@ -48,6 +48,7 @@ class ProxyApp:
     ) -> None:
         self.hub: RouterHub = None  # type: ignore[assignment]
         self.ready = False
+        self.routes_known = asyncio.Event()
         self._root_path = root_path
         self._request_timeout_s = request_timeout_s
         self._max_body_bytes = max_body_bytes
@@ -58,6 +59,7 @@ class ProxyApp:
         self._routes = RouteMatcher(table.routes)
         self.ready = True
         self.hub.routers([(entry.app, entry.ingress) for entry in table.routes])
+        self.routes_known.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
@@ -28,6 +29,10 @@ logger = logging.getLogger("headrace.proxy")
 
 _BACKLOG = 2048
 _DRAIN_S = 30
+
+_ROUTES_WITHIN_S = 10.0
+"""So long a proxy waits for its routes before it accepts: what comes meanwhile waits in the backlog, or goes to
+another proxy. Then it accepts all the same and says 503, which tells more than silence."""
 
 
 def main(process: ProcessContext) -> None:
@@ -58,6 +63,9 @@ async def _serve(process: ProcessContext) -> None:
     server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
     slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
     try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROUTES_WITHIN_S):
+                await app.routes_known.wait()
         await server.serve(sockets=[process.listeners["http"]])
     finally:
         slow.cancel()
