@@ -72,6 +72,9 @@ def run(
         _run_application(application, {"http_options": http}, app_dir, reload=reload, blocking=blocking)
 
 
+_WATCH_TURN_MS = 200
+
+
 class _Application:
     """An import path with all that its deployment needs."""
 
@@ -188,8 +191,16 @@ def _deploy_on_changes(deploy_again: Callable[[], None], folders: list[str]) -> 
             return path.endswith((".py", ".yaml", ".yml", ".json", ".toml", ".txt")) and super().__call__(change, path)
 
     watched = list(dict.fromkeys(os.path.realpath(folder) for folder in folders))
-    err.print(f"\nServing, and watching {', '.join(watched)} for changes. Press Ctrl-C to stop.", soft_wrap=True)
-    for changes in watch(*watched, watch_filter=Sources()):
+    told = False
+    for changes in watch(*watched, watch_filter=Sources(), rust_timeout=_WATCH_TURN_MS, yield_on_timeout=True):
+        if not told:
+            # Said once it is so: from the first turn on no change is missed.
+            told = True
+            err.print(
+                f"\nServing, and watching {', '.join(watched)} for changes. Press Ctrl-C to stop.", soft_wrap=True
+            )
+        if not changes:
+            continue
         names = sorted({os.path.relpath(path) for _, path in changes})
         err.print(f"\n{', '.join(names)} changed; deploying again.", soft_wrap=True)
         try:
