@@ -1,0 +1,1 @@
+"""The OpenAI layer for engines that only turn tokens into tokens."""
