@@ -236,4 +236,4 @@ class TokenEngine(Protocol):
 
 
 class ConstraintError(ValueError):
-    """An `OutputConstraint` that cannot be kept to: a schema or grammar that is wrong, or uses what is not supported."""
+    """An `OutputConstraint` that cannot be kept to: a schema or grammar that is wrong, or that needs too much."""
