@@ -287,6 +287,7 @@ def _find() -> Client | None:
             if session is None:
                 return None
             client = _client = Client(session, None)
+            atexit.register(_disconnect_at_exit, client)
         return client
 
 
@@ -360,6 +361,12 @@ def ensure(config: Any | None = None) -> Client:
 def _shutdown_at_exit(client: Client) -> None:
     if client.owned and _client is client:  # in a forked process it is another one, or none
         client.shutdown()
+
+
+def _disconnect_at_exit(client: Client) -> None:
+    """The instance goes on: the shared memory that this process has lent must not stay with it."""
+    if _client is client:
+        client.disconnect()
 
 
 def root_config(instance: Any | None = None, *, detached: bool = False, rest_port_given: bool = False) -> Any:

@@ -212,6 +212,7 @@ class Children:
         with contextlib.suppress(OSError):
             os.killpg(dead.pid, signal.SIGKILL)
         self._guardian.ended(dead.pid)
+        session.remove_buffers(self._folder, dead.pid)
         code = os.waitstatus_to_exitcode(status)
         self._sequence += 1
         exited = ProcessExited(

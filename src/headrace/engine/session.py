@@ -139,6 +139,16 @@ def shm_dir(folder: Path) -> Path:
     return _SHARED_MEMORY / f"headrace-{folder.name}" if _SHARED_MEMORY.is_dir() else folder / "shm"
 
 
+def remove_buffers(folder: Path, pid: int) -> None:
+    """Remove the large buffers that a process owned (`wire` names them after it), as it cannot if it was killed.
+
+    Who looks into one keeps what it sees.
+    """
+    for buffer in shm_dir(folder).glob(f"{pid}-*"):
+        with contextlib.suppress(OSError):
+            buffer.unlink()
+
+
 def socket_path(folder: Path, name: str) -> Path:
     """The path of the socket `name` in a session folder.
 

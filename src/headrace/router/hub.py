@@ -167,6 +167,8 @@ class RouterHub:
             self.client.close()
         for router in self._routers.values():
             router.close()
+        if self.shared is not None:
+            self.shared.pool.close()
 
 
 _hub: RouterHub | None = None

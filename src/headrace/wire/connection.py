@@ -230,6 +230,9 @@ class Connection(asyncio.Protocol):
         except ProtocolViolation as error:
             logger.warning("closed a connection from %s: %s", self._peer(), error)
             self.abort()
+        except ConnectionLost as error:
+            logger.debug("closed a connection from %s: %s", self._peer(), error)
+            self.abort()
         except Exception:
             # A frame that is none inside, or a mistake of ours; where in its bytes the peer is cannot be known now.
             logger.exception("closed a connection from %s", self._peer())
@@ -276,6 +279,9 @@ class Connection(asyncio.Protocol):
         try:
             segment_id, name, size = _shared_decode(payload)
             return map_segment(self.shared.folder, name, size, lambda: self._release(segment_id))
+        except FileNotFoundError as error:
+            # The end of the connection is on its way: what a process has lent is removed when it is gone.
+            raise ConnectionLost("the peer ended before its shared segment was mapped") from error
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise ProtocolViolation(f"a shared segment cannot be mapped: {error}") from error
 
