@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace import config as config
     from headrace import exceptions as exceptions
+    from headrace import metrics as metrics
     from headrace import schema as schema
     from headrace.api import RunTarget as RunTarget
     from headrace.api import delete as delete
@@ -82,7 +83,7 @@ _HOMES = {
 }
 
 # Modules that are there without an import of their own, as in `except serve.exceptions.BackPressureError`.
-_MODULES = {"config", "exceptions", "schema"}
+_MODULES = {"config", "exceptions", "metrics", "schema"}
 
 __all__ = sorted(_HOMES)
 
