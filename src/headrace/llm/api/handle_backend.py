@@ -1,0 +1,86 @@
+"""A model behind a handle: both sides of the hop between the front of the API and a deployment that holds an engine.
+
+The replica's side, `answer_items`, turns an answer into the items of a stream; the front's side, `HandleBackend`, turns
+them into the answer again. An answer that is there at once is one item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from headrace import DeploymentHandle
+from headrace.llm.api.backend import Affinity
+from headrace.llm.engines.protocol import EngineRequest, EngineResponse, ModelInfo
+
+AnswerItem = tuple[int, str, Mapping[str, str], bytes | None] | bytes
+"""The first item: status, media type, headers, and the body where all of it is there. Bytes follow where it is not."""
+
+
+async def answer_items(answer: EngineResponse) -> AsyncGenerator[AnswerItem, None]:
+    """The items of an answer, for `LLMServer.respond`. Closing this generator closes the answer's.
+
+    Args:
+        answer: of the engine.
+    """
+    body = answer.body
+    if isinstance(body, bytes):
+        yield answer.status, answer.media_type, answer.headers, body
+        return
+    try:
+        yield answer.status, answer.media_type, answer.headers, None
+        async for piece in body:
+            yield piece
+    finally:
+        await body.aclose()
+
+
+class HandleBackend:
+    """A deployment whose `respond(request: EngineRequest)` streams the items of `answer_items`, and whose `info()`
+    returns its `ModelInfo`.
+
+    Args:
+        handle: to the deployment.
+        info: what it serves, where that is known beforehand; else it is asked with the first request.
+        adapters: see `Backend.adapters`.
+        starts_on_demand: the deployment scales from zero, so that it is healthy without any replica.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        info: ModelInfo | None = None,
+        adapters: Sequence[str] | None = None,
+        starts_on_demand: bool = False,
+    ) -> None:
+        self._handle = handle
+        self._info = info
+        self.adapters = adapters
+        self._starts_on_demand = starts_on_demand
+
+    @property
+    def info(self) -> ModelInfo | None:
+        return self._info
+
+    async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
+        handle = self._handle.options(
+            stream=True,
+            method_name="respond",
+            multiplexed_model_id=affinity.adapter_id,
+            session_id=affinity.session_id,
+        )
+        items: AsyncIterator[Any] = handle.remote(request)
+        status, media_type, headers, body = await anext(items)
+        return EngineResponse(status, _rest(items) if body is None else body, media_type, headers)
+
+    async def check_health(self) -> None:
+        if not self._starts_on_demand:
+            self._info = await self._handle.options(method_name="info", timeout_s=5.0).remote()
+
+
+async def _rest(items: Any) -> AsyncGenerator[bytes, None]:
+    try:
+        async for piece in items:
+            yield piece
+    finally:
+        items.cancel()

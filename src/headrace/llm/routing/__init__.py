@@ -1,0 +1,1 @@
+"""Which replica of a model gets a request: by prefix of the prompt, by session, by adapter."""
