@@ -39,6 +39,7 @@ class RunTarget:
     route_prefix: str | None = "/"
     logging_config: Mapping[str, Any] | LoggingConfig | None = None
     external_scaler_enabled: bool = False
+    request_timeout_s: float | None = None
 
 
 def start(
@@ -199,6 +200,7 @@ def run(
     external_scaler_enabled: bool = False,
     controller_options: Mapping[str, Any] | None = None,
     *,
+    request_timeout_s: float | None = None,
     _local_testing_mode: bool = False,
 ) -> DeploymentHandle[T]:
     """Run an application and wait until all of its deployments are healthy.
@@ -213,6 +215,7 @@ def run(
         route_prefix: HTTP paths that begin with it belong to the application; None for no HTTP.
         logging_config: of all its deployments.
         local_testing_mode: everything in this process: no HTTP, no processes, for unit tests and debuggers.
+        request_timeout_s: how long its HTTP requests may take, seconds; None for what the instance's HTTP options say.
 
     Returns:
         A handle to the ingress deployment.
@@ -222,7 +225,7 @@ def run(
         DeploymentFailedError: a constructor raised, or something cannot be placed.
         StartupError: the instance cannot start.
     """
-    one = RunTarget(target, name, route_prefix, logging_config, external_scaler_enabled)
+    one = RunTarget(target, name, route_prefix, logging_config, external_scaler_enabled, request_timeout_s)
     local = local_testing_mode or _local_testing_mode
     return run_many([one], blocking, _local_testing_mode=local, controller_options=controller_options)[0]
 
@@ -282,6 +285,7 @@ def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
             route_prefix=target.route_prefix,
             runtime_env=_runtime_env,
             logging_config=target.logging_config,
+            request_timeout_s=target.request_timeout_s,
         )
         for target in targets
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
+import math
 import os
 import reprlib
 import sys
@@ -41,6 +42,7 @@ def build_application(
     config: dict[str, Any] | None = None,
     overrides: Iterable[DeploymentOverride | Mapping[str, Any]] = (),
     logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+    request_timeout_s: float | None = None,
 ) -> ApplicationSpec:
     """Finds all deployments of an application and writes them down for the controller.
 
@@ -52,6 +54,7 @@ def build_application(
         config: the declarative config that it comes from; kept for `status`.
         overrides: options by deployment name that win over those in the code.
         logging_config: how deployments log that have no `logging_config` of their own.
+        request_timeout_s: how long its HTTP requests may take, seconds; None for what the instance's options say.
 
     Raises:
         ConfigError: an option, override or name is wrong.
@@ -62,6 +65,7 @@ def build_application(
         raise ConfigError(f"an application is needed, {what_it_is(app)}")
     if not name or "#" in name:
         raise ConfigError(f"name: an application's name must not be empty and must not contain '#', not be {name!r}")
+    _check_request_timeout(request_timeout_s)
     environment = _runtime_env(runtime_env)
     nodes = walk(app)
     names = {node.application: node.name for node in nodes}
@@ -89,7 +93,14 @@ def build_application(
         deployments=specs,
         runtime_env=environment,
         config=config,
+        request_timeout_s=request_timeout_s,
     )
+
+
+def _check_request_timeout(given: Any) -> None:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (number and 0 < given < math.inf):
+        raise ConfigError(f"request_timeout_s: must be a positive number of seconds, or None, not {_short(given)}")
 
 
 def what_it_is(value: Any) -> str:

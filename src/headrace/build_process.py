@@ -62,6 +62,7 @@ def _build(application: Mapping[str, Any]) -> ApplicationSpec:
             config=dict(application),
             overrides=schema.deployments,
             logging_config=schema.logging_config,
+            request_timeout_s=schema.request_timeout_s,
         )
 
 

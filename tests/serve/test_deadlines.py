@@ -13,9 +13,9 @@ import pytest
 
 import headrace as serve
 from headrace import client as driver
-from headrace.exceptions import RequestTimeoutError
+from headrace.exceptions import ConfigError, RequestTimeoutError
 
-from .conditions import lines, until
+from .conditions import ids, lines, until
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,27 @@ def test_a_client_may_not_lengthen_the_time_limit(http: httpx.Client) -> None:
     serve.run(Slow.bind())
     status, took_s = timed(http, "60000", 30)
     assert status == 408 and took_s < 5
+
+
+def test_an_application_has_a_time_limit_of_its_own_which_changes_without_a_restart(
+    http: httpx.Client, instance: driver.Client
+) -> None:
+    serve.run(Slow.bind(), request_timeout_s=0.1)
+    before = ids("Slow")
+    assert http.get("/", params={"s": 30}).status_code == 408
+    serve.run(Slow.bind(), name="patient", route_prefix="/patient", request_timeout_s=30)
+    assert http.get("/patient", params={"s": 1.3}).text == "done"  # longer than the instance's limit
+    serve.run(Slow.bind(), request_timeout_s=10)
+    until(lambda: http.get("/", params={"s": 0.3}).status_code == 200)
+    assert http.get("/", params={"s": 1.3}).status_code == 200
+    assert ids("Slow") == before
+    assert "request_timeout_s 0.1 → 10" in instance.history("default").deploys[0].changes
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "5", float("nan"), float("inf"), True])
+def test_a_time_limit_of_an_application_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="request_timeout_s: must be a positive number of seconds"):
+        serve.run(Slow.bind(), request_timeout_s=wrong)
 
 
 @pytest.mark.parametrize("wrong", ["0", "-5", "soon", "1.5", ""])

@@ -40,6 +40,7 @@ class ServeApplicationSchema(ConfigModel):
         args: arguments of the function.
         deployments: options that win over those in the code.
         logging_config: how its deployments log.
+        request_timeout_s: how long its HTTP requests may take, seconds; None for what `http_options` says.
         external_scaler_enabled: whether something outside changes the numbers of replicas.
         autoscaling_policy: one policy for all of its deployments.
     """
@@ -57,6 +58,7 @@ class ServeApplicationSchema(ConfigModel):
     args: JsonObject = Field(default_factory=dict)
     deployments: list[DeploymentOverride] = Field(default_factory=list)
     logging_config: LoggingConfig | None = None
+    request_timeout_s: PositiveNumber | None = None
     external_scaler_enabled: Flag = False
     autoscaling_policy: JsonObject | None = None
 

@@ -113,7 +113,12 @@ class Application:
     def route(self) -> RouteEntry | None:
         if self.spec.route_prefix is None or self.deleting:
             return None
-        return RouteEntry(app=self.spec.name, route_prefix=self.spec.route_prefix, ingress=self._route_to)
+        return RouteEntry(
+            app=self.spec.name,
+            route_prefix=self.spec.route_prefix,
+            ingress=self._route_to,
+            request_timeout_s=self.spec.request_timeout_s,
+        )
 
     @property
     def gone(self) -> bool:
@@ -290,7 +295,8 @@ class Applications:
     def publish_routes(self) -> None:
         routes = [route for application in self.by_name.values() if (route := application.route) is not None]
         for route in routes:
-            route.request_timeout_s = self._request_timeout_s
+            if route.request_timeout_s is None:
+                route.request_timeout_s = self._request_timeout_s
         self._services.hub.set(ROUTES, RoutingTable(routes=routes))
 
     @property

@@ -29,6 +29,7 @@ def version_of(spec: ApplicationSpec) -> str:
         spec.ingress,
         environment,
         spec.config,
+        spec.request_timeout_s,
         [(deployment.name, deployment.version, deployment.options) for deployment in spec.deployments],
     )
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
@@ -42,6 +43,8 @@ def changes(old: ApplicationSpec | None, new: ApplicationSpec) -> str:
     told = []
     if old.route_prefix != new.route_prefix:
         told.append(f"route_prefix {old.route_prefix} → {new.route_prefix}")
+    if old.request_timeout_s != new.request_timeout_s:
+        told.append(f"request_timeout_s {old.request_timeout_s} → {new.request_timeout_s}")
     for deployment in new.deployments:
         known = before.pop(deployment.name, None)
         parts = ["new"] if known is None else _deployment_changes(known, deployment)
