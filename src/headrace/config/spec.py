@@ -41,8 +41,8 @@ class ApplicationSpec(msgspec.Struct, kw_only=True):
     """One application: a graph of deployments, and the route that leads to its ingress deployment.
 
     `runtime_env`: `env_vars`, `working_dir`, and `sys_path` (the driver's, so that its modules import in replicas).
-    `config` is the declarative config that it was built from, if it was. `request_timeout_s`: how long its HTTP requests
-    may take; None for what the instance's HTTP options say.
+    `config` is the declarative config that it was built from, if it was. `request_timeout_s`: how long its HTTP
+    requests may take; None for what the instance's HTTP options say.
     """
 
     name: str
