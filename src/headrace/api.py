@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -210,7 +211,7 @@ def run(
 
     Args:
         target: what `.bind()` returned.
-        blocking: stay here until Ctrl-C, then end.
+        blocking: stay here until Ctrl-C or SIGTERM, then answer what is in flight and end.
         name: of the application, unique in the instance.
         route_prefix: HTTP paths that begin with it belong to the application; None for no HTTP.
         logging_config: of all its deployments.
@@ -263,6 +264,8 @@ def run_many(
     client.deploy(specs)
     names = [spec.name for spec in specs]
     try:
+        if blocking:
+            _take_sigterm_for_ctrl_c()
         if wait_for_applications_running:
             client.wait_running(names)
         if blocking:
@@ -311,6 +314,13 @@ def _check_targets(targets: Sequence[RunTarget]) -> None:
 def _sys_path() -> list[str]:
     """Where this process finds modules, for its replicas to find the same; the empty entry is its current folder."""
     return [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+
+
+def _take_sigterm_for_ctrl_c() -> None:
+    """A container's runtime ends a script with SIGTERM: what is in flight is to be answered then too."""
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _wait_for_end(client: _client.Client) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 import socket
+import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cli.command import fetch, place
+from cli.command import Place, fetch, place
 
 from .conditions import until
 
@@ -28,6 +31,18 @@ class Slow:
 
 app = Slow.bind()
 """
+
+SCRIPT = APP.replace(
+    "app = Slow.bind()",
+    """
+serve.start(http_options={"port": 0}, rest_options={"port": 0})
+from headrace import client
+serve.run(Slow.bind())
+print(client.find().http_url, flush=True)
+serve.run(Slow.bind(), blocking=True)
+print("the end", flush=True)
+""",
+)
 
 CONFIG = """
 applications:
@@ -61,11 +76,37 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(how: str) -> No
             assert deployed.returncode == 0, deployed.stdout
         port = urllib.parse.urlsplit(url).port
         assert port
-        answer = threads.submit(fetch, url)
-        until((here.folder / "begun").exists)
-        command.process.send_signal(signal.SIGTERM)
-        until(lambda: refused(port))
-        Path(here.folder / "go").touch()
-        assert answer.result(30) == "finished"
-        assert command.process.wait(30) == 0, command.output
-        until(here.is_empty)
+        assert _terminated(here, command.process, url, port, threads) == 0, command.output
+
+
+def test_sigterm_to_a_script_that_blocks_in_run_does_the_same() -> None:
+    with place() as here, concurrent.futures.ThreadPoolExecutor() as threads:
+        here.write("script.py", SCRIPT)
+        process = subprocess.Popen(
+            [sys.executable, "script.py"], cwd=here.folder, env=here.environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        port = urllib.parse.urlsplit(url).port
+        assert port
+        try:
+            assert _terminated(here, process, url, port, threads) == 0
+            assert process.stdout.read() == "the end\n"
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+def _terminated(
+    here: Place, process: subprocess.Popen[Any], url: str, port: int, threads: concurrent.futures.Executor
+) -> int:
+    """Its exit status, after all else is seen to be right."""
+    answer = threads.submit(fetch, url)
+    until((here.folder / "begun").exists)
+    process.send_signal(signal.SIGTERM)
+    until(lambda: refused(port))
+    Path(here.folder / "go").touch()
+    assert answer.result(30) == "finished"
+    status = process.wait(30)
+    until(here.is_empty)
+    return status
