@@ -175,9 +175,8 @@ def wrong_line(replaced: str, by: str) -> str:
         ),
         (
             "- name: other",
-            "- name: other\n  external_scaler_enabled: true",
-            "serve.yaml:26: applications[1].external_scaler_enabled: scaling from outside is not available on the "
-            "local engine yet; remove it",
+            "- name: other\n  external_scaler_enabled: true\n  autoscaling_policy: {policy_function: 'm:f'}",
+            "serve.yaml:26: applications[1].external_scaler_enabled: excludes autoscaling_policy; remove one of them",
         ),
         (
             "num_replicas: 2",

@@ -230,7 +230,6 @@ def test_a_runtime_env_inherits_from_the_applications() -> None:
 @pytest.mark.parametrize(
     ("given_options", "field"),
     [
-        ({"autoscaling_config": {"policy": {"policy_function": "m:f"}}}, "autoscaling_config.policy"),
         ({"placement_group_bundles": [{"CPU": 1}]}, "placement_group_bundles"),
         ({"max_replicas_per_node": 1}, "max_replicas_per_node"),
         ({"gang_scheduling_config": {"gang_size": 1}}, "gang_scheduling_config"),

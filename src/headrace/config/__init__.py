@@ -6,11 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.config.autoscaling import AggregationFunction, AutoscalingConfig, AutoscalingPolicy
+    from headrace.config.autoscaling import AggregationFunction, AutoscalingConfig
+    from headrace.config.autoscaling_context import AutoscalingContext, TimeStampedValue
+    from headrace.config.autoscaling_policy import AutoscalingPolicy
     from headrace.config.availability import refuse_unavailable
     from headrace.config.config_file import load_config
     from headrace.config.deployment_options import BackpressureConfig, DeploymentOptions
     from headrace.config.http_options import HTTPOptions, MiddlewareConfig, ProxyLocation, RestOptions
+    from headrace.config.ids import DeploymentID, ReplicaID
     from headrace.config.instance import InstanceConfig
     from headrace.config.logging_config import EncodingType, LoggingConfig
     from headrace.config.placement import (
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 _HOME = {
     "AggregationFunction": "autoscaling",
     "AutoscalingConfig": "autoscaling",
-    "AutoscalingPolicy": "autoscaling",
+    "AutoscalingContext": "autoscaling_context",
+    "AutoscalingPolicy": "autoscaling_policy",
     "BackpressureConfig": "deployment_options",
     "DeploymentActorConfig": "placement",
+    "DeploymentID": "ids",
     "DeploymentOptions": "deployment_options",
     "DeploymentOverride": "schema",
     "EncodingType": "logging_config",
@@ -42,11 +47,13 @@ _HOME = {
     "MiddlewareConfig": "http_options",
     "ProxyLocation": "http_options",
     "RayActorOptions": "ray_actor_options",
+    "ReplicaID": "ids",
     "RequestRouterConfig": "request_router",
     "RestOptions": "http_options",
     "RuntimeEnv": "ray_actor_options",
     "ServeApplicationSchema": "schema",
     "ServeDeploySchema": "schema",
+    "TimeStampedValue": "autoscaling_context",
     "check_route_prefix": "route_prefix",
     "load_config": "config_file",
     "refuse_unavailable": "availability",
@@ -55,9 +62,11 @@ _HOME = {
 __all__ = [
     "AggregationFunction",
     "AutoscalingConfig",
+    "AutoscalingContext",
     "AutoscalingPolicy",
     "BackpressureConfig",
     "DeploymentActorConfig",
+    "DeploymentID",
     "DeploymentOptions",
     "DeploymentOverride",
     "EncodingType",
@@ -70,11 +79,13 @@ __all__ = [
     "MiddlewareConfig",
     "ProxyLocation",
     "RayActorOptions",
+    "ReplicaID",
     "RequestRouterConfig",
     "RestOptions",
     "RuntimeEnv",
     "ServeApplicationSchema",
     "ServeDeploySchema",
+    "TimeStampedValue",
     "check_route_prefix",
     "load_config",
     "refuse_unavailable",

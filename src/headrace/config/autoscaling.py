@@ -8,21 +8,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.model import ConfigModel, ImportPath, JsonObject, NonNegativeInt, NonNegativeNumber
+from headrace.config.autoscaling_policy import AutoscalingPolicy as AutoscalingPolicy
+from headrace.config.model import ConfigModel, NonNegativeInt, NonNegativeNumber
 from headrace.config.model import PositiveInt as Positive
 from headrace.config.model import PositiveNumber as PositiveSeconds
 from headrace.config.problems import mistake, wrong_choice
 
 Factor = PositiveSeconds
-
-DEFAULT_POLICY = "headrace.autoscaling_policy:default_autoscaling_policy"
-_DEFAULT_POLICIES_ELSEWHERE = frozenset(
-    {
-        "default",
-        "ray.serve.autoscaling_policy:default_autoscaling_policy",
-        "ray.serve.autoscaling_policy.default_autoscaling_policy",
-    }
-)
 
 
 class AggregationFunction(StrEnum):
@@ -31,25 +23,6 @@ class AggregationFunction(StrEnum):
     MEAN = "mean"
     MAX = "max"
     MIN = "min"
-
-
-class AutoscalingPolicy(ConfigModel):
-    """Who decides.
-
-    Attributes:
-        policy_function: function or class, or its import path.
-        policy_kwargs: keyword arguments of the class's constructor; must be JSON-serializable.
-    """
-
-    title: ClassVar[str] = "wrong autoscaling policy"
-
-    policy_function: ImportPath = DEFAULT_POLICY
-    policy_kwargs: JsonObject = Field(default_factory=dict)
-
-    @field_validator("policy_function", mode="before")
-    @classmethod
-    def _default_by_any_name(cls, function: Any) -> Any:
-        return DEFAULT_POLICY if isinstance(function, str) and function in _DEFAULT_POLICIES_ELSEWHERE else function
 
 
 class AutoscalingConfig(ConfigModel):
@@ -124,6 +97,17 @@ class AutoscalingConfig(ConfigModel):
     def effective_downscaling_factor(self) -> float:
         """`downscaling_factor`, or what stands in for it."""
         return self.downscaling_factor or self.downscale_smoothing_factor or self.smoothing_factor
+
+    # What policies written for Ray Serve call.
+
+    def get_target_ongoing_requests(self) -> float:
+        return self.target_ongoing_requests
+
+    def get_upscaling_factor(self) -> float:
+        return self.effective_upscaling_factor
+
+    def get_downscaling_factor(self) -> float:
+        return self.effective_downscaling_factor
 
 
 AUTO = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2.0}

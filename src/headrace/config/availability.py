@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from headrace.config.autoscaling import DEFAULT_POLICY
 from headrace.config.problems import Problem, config_error
 
 if TYPE_CHECKING:
@@ -31,12 +30,6 @@ def refuse_unavailable(options: DeploymentOptions) -> None:
 
 def unavailable_options(options: DeploymentOptions) -> Iterator[Problem]:
     """The options of a deployment that would have no effect."""
-    scaling = options.autoscaling_config
-    if scaling is not None and scaling.policy.policy_function != DEFAULT_POLICY:
-        yield Problem(
-            ("autoscaling_config", "policy"),
-            f"a policy of your own {_NOT_YET}; remove it and set target_ongoing_requests",
-        )
     for name in (
         "placement_group_bundles",
         "placement_group_bundle_label_selector",
@@ -63,10 +56,6 @@ def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
         yield Problem(("target_capacity",), f"{_NOT_YET}; remove it and set num_replicas")
     for index, application in enumerate(schema.applications):
         path = ("applications", index)
-        if application.external_scaler_enabled:
-            yield Problem((*path, "external_scaler_enabled"), f"scaling from outside {_NOT_YET}; remove it")
-        if application.autoscaling_policy is not None:
-            yield Problem((*path, "autoscaling_policy"), f"{_NOT_YET}; remove it and set autoscaling_config")
         for position, override in enumerate(application.deployments):
             for problem in unavailable_options(override):
                 yield Problem((*path, "deployments", position, *problem.path), problem.text)

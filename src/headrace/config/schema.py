@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from headrace.config.autoscaling_policy import AutoscalingPolicy
 from headrace.config.availability import unavailable_in_schema
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.http_options import HTTPOptions, ProxyLocation
@@ -41,8 +42,9 @@ class ServeApplicationSchema(ConfigModel):
         deployments: options that win over those in the code.
         logging_config: how its deployments log.
         request_timeout_s: how long its HTTP requests may take, seconds; None for what `http_options` says.
-        external_scaler_enabled: whether something outside changes the numbers of replicas.
-        autoscaling_policy: one policy for all of its deployments.
+        external_scaler_enabled: whether something outside sets the numbers of replicas, over the REST API. Excludes
+            autoscaling.
+        autoscaling_policy: one policy for all of its deployments that have an `autoscaling_config`, in place of theirs.
     """
 
     title: ClassVar[str] = "wrong application"
@@ -60,7 +62,7 @@ class ServeApplicationSchema(ConfigModel):
     logging_config: LoggingConfig | None = None
     request_timeout_s: PositiveNumber | None = None
     external_scaler_enabled: Flag = False
-    autoscaling_policy: JsonObject | None = None
+    autoscaling_policy: AutoscalingPolicy | None = None
 
     @field_validator("route_prefix")
     @classmethod
@@ -95,6 +97,8 @@ class ServeApplicationSchema(ConfigModel):
                 f"excludes the autoscaling_config of the deployment '{scaled[0]}'; remove one of them",
                 "external_scaler_enabled",
             )
+        if self.external_scaler_enabled and self.autoscaling_policy is not None:
+            raise mistake("excludes autoscaling_policy; remove one of them", "external_scaler_enabled")
         return self
 
 
