@@ -1,0 +1,1 @@
+"""`headrace llm …`: serve a model, talk to it, work a batch off."""
