@@ -1,0 +1,74 @@
+"""From configs to applications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import headrace as serve
+from headrace.llm.config import LLMConfig
+from headrace.llm.config_serving_args import LLMServingArgs, load_class
+from headrace.llm.ingress import LLMIngress
+from headrace.llm.server import LLMServer, made_application, read_config
+from headrace.llm.server_options import MAX_ONGOING_REQUESTS, server_name
+
+
+def build_llm_deployment(
+    llm_config: LLMConfig | Mapping[str, Any] | str,
+    *,
+    name_prefix: str | None = None,
+    bind_kwargs: Mapping[str, Any] | None = None,
+    override_serve_options: Mapping[str, Any] | None = None,
+    deployment_cls: type[Any] | None = None,
+) -> serve.Application[Any]:
+    """The deployment of one model. Alone it serves HTTP too; in another application it is called through a handle.
+
+    Args:
+        llm_config: a config, a dict with its fields, or the path of a YAML file.
+        name_prefix: of the deployment's name; None for the class's name and a colon.
+        bind_kwargs: more arguments of the class's constructor.
+        override_serve_options: options of the deployment that win over those of the config.
+        deployment_cls: a class derived from `LLMServer`; None for the config's `server_cls`, or `LLMServer`.
+
+    Raises:
+        ConfigError: something is wrong, or cannot be given here.
+    """
+    config = read_config(llm_config)
+    cls = deployment_cls or load_class(config.server_cls) or LLMServer
+    options = cls.get_deployment_options(config)
+    name = server_name(cls.__name__, config)
+    if name_prefix is not None:
+        name = name_prefix + name.partition(":")[2]
+    options = {"name": name, **options, **(override_serve_options or {})}
+    return made_application(cls, options, config, bind_kwargs or {})
+
+
+def build_openai_app(llm_serving_args: LLMServingArgs | Mapping[str, Any]) -> serve.Application[Any]:
+    """An application that answers OpenAI's API for any number of models, each scaled on its own.
+
+    ```yaml
+    applications:
+      - import_path: headrace.llm:build_openai_app
+        args:
+          llm_configs:
+            - model: Qwen/Qwen2.5-0.5B-Instruct
+              deployment_config: {num_replicas: 2}
+    ```
+
+    Args:
+        llm_serving_args: `LLMServingArgs`, or a dict with its fields.
+
+    Raises:
+        ConfigError: something is wrong, or cannot be given here.
+    """
+    args = llm_serving_args if isinstance(llm_serving_args, LLMServingArgs) else LLMServingArgs(**llm_serving_args)
+    deployments = {config.model_id: build_llm_deployment(config) for config in args.llm_configs}
+    front = args.ingress_cls_config
+    cls = load_class(front.ingress_cls) or LLMIngress
+    options: dict[str, Any] = {"max_ongoing_requests": MAX_ONGOING_REQUESTS, **args.ingress_deployment_config}
+    asked = [config.experimental_configs.get("num_ingress_replicas") for config in args.llm_configs]
+    if any(asked) and not {"num_replicas", "autoscaling_config"} & options.keys():
+        options["num_replicas"] = max(number for number in asked if number)
+    deployment: serve.Deployment[..., Any] = serve.deployment(**options)(cls)
+    configs = {config.model_id: config for config in args.llm_configs}
+    return deployment.bind(llm_deployments=deployments, llm_configs=configs, **front.ingress_extra_kwargs)

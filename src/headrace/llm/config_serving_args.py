@@ -1,0 +1,73 @@
+"""`LLMServingArgs`: the arguments of `build_openai_app`, as code and config files give them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from headrace.config.model import ConfigModel, JsonObject
+from headrace.config.problems import shown
+from headrace.exceptions import ConfigError
+from headrace.llm.config import LLMConfig
+
+
+def _from_file(given: Any) -> Any:
+    return LLMConfig.from_file(given) if isinstance(given, str) else given
+
+
+def load_class(given: Any) -> Any:
+    """A class from itself or its import path (`module:Name` or `module.Name`).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not isinstance(given, str):
+        return given
+    module, _, name = given.replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{shown(given)} cannot be imported: {error}") from error
+
+
+class IngressClsConfig(ConfigModel):
+    """The class of the front.
+
+    Attributes:
+        ingress_cls: derived from `LLMIngress`, or its import path; None for `LLMIngress`.
+        ingress_extra_kwargs: more arguments of its constructor.
+    """
+
+    title: ClassVar[str] = "wrong ingress_cls_config"
+
+    ingress_cls: Any = None
+    ingress_extra_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class LLMServingArgs(ConfigModel):
+    """Arguments of `build_openai_app`.
+
+    Attributes:
+        llm_configs: one per model: `LLMConfig`s, dicts with their fields, or paths of YAML files.
+        ingress_cls_config: the class of the front.
+        ingress_deployment_config: options of its deployment.
+    """
+
+    title: ClassVar[str] = "wrong LLMServingArgs"
+
+    llm_configs: list[Annotated[LLMConfig, BeforeValidator(_from_file)]]
+    ingress_cls_config: IngressClsConfig = Field(default_factory=IngressClsConfig)
+    ingress_deployment_config: JsonObject = Field(default_factory=dict)
+
+    @field_validator("llm_configs")
+    @classmethod
+    def _models_with_ids_of_their_own(cls, configs: list[LLMConfig]) -> list[LLMConfig]:
+        if not configs:
+            raise ValueError("must have at least one model")
+        ids = [config.model_id for config in configs]
+        twice = next((model_id for model_id in ids if ids.count(model_id) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two models have the id {shown(twice)}; each needs one of its own")
+        return configs

@@ -1,0 +1,34 @@
+"""When each token of an answer is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOKENS_AT_ONCE = 64
+"""Tokens that an answer without delay gets per turn of the event loop, so that others get theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    Attributes:
+        began: when the answer's turn came, seconds on the event loop's clock.
+        first_s: from then to its first token.
+        each_s: between tokens.
+    """
+
+    began: float
+    first_s: float
+    each_s: float
+
+    def due(self, now: float, sent: int, length: int) -> int:
+        """How many of `length` tokens should have been sent at `now`, at most `TOKENS_AT_ONCE` more than `sent`."""
+        since_first = now - self.began - self.first_s
+        if since_first < 0:
+            return sent
+        due = length if self.each_s == 0 else 1 + int(since_first / self.each_s + 1e-6)
+        return max(sent, min(due, length, sent + TOKENS_AT_ONCE))
+
+    def time_of(self, token: int) -> float:
+        """When a token is due, counting from 0."""
+        return self.began + self.first_s + token * self.each_s
