@@ -81,6 +81,7 @@ class DeploymentHandle(Generic[T]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
         _prefer_local_routing: bool | None = None,
     ) -> StreamingHandle[T]: ...
     @overload
@@ -93,6 +94,7 @@ class DeploymentHandle(Generic[T]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
         _prefer_local_routing: bool | None = None,
     ) -> DeploymentHandle[T]: ...
     def options(
@@ -104,6 +106,7 @@ class DeploymentHandle(Generic[T]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
         _prefer_local_routing: bool | None = None,
     ) -> DeploymentHandle[T]:
         """A handle to the same deployment that calls differently; see `HandleOptions`. None leaves as it is.
@@ -120,6 +123,8 @@ class DeploymentHandle(Generic[T]):
             "timeout_s": timeout_s,
         }
         changes = {name: _checked(name, value) for name, value in given.items() if value is not None}
+        if routing_hint is not None:
+            changes["routing_hint"] = routing_hint
         return self._with(self._options._replace(**changes))
 
     def _with(self, options: HandleOptions) -> DeploymentHandle[T]:
@@ -243,6 +248,22 @@ class DeploymentHandle(Generic[T]):
         )
         hub.router(self.app_name, self.deployment_name).submit(call)
 
+    def running_replicas_populated(self) -> bool:
+        """Whether the deployment has a replica that takes requests from here now. Sends nothing."""
+        hub = self._hub()
+        if get_ident() == hub.thread_id:
+            return self._has_replicas(hub)
+        return asyncio.run_coroutine_threadsafe(self._ask_has_replicas(hub), hub.loop).result()
+
+    def _hub(self) -> RouterHub:
+        return current_hub() or _driver_hub()
+
+    async def _ask_has_replicas(self, hub: RouterHub) -> bool:
+        return self._has_replicas(hub)
+
+    def _has_replicas(self, hub: RouterHub) -> bool:
+        return hub.router(self.app_name, self.deployment_name).ready_replicas > 0
+
     async def _resolve_and_submit(
         self, hub: RouterHub, call: HandleCall, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -254,7 +275,8 @@ class DeploymentHandle(Generic[T]):
             call.fail(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.deployment_name, self.app_name, tuple(self._options))
+        options = tuple(self._options._replace(routing_hint=None))
+        return _rebuild, (type(self), self.deployment_name, self.app_name, options)
 
     def __repr__(self) -> str:
         return f"DeploymentHandle(deployment={self.deployment_name!r}, app={self.app_name!r})"
@@ -282,6 +304,7 @@ class MethodHandle(Generic[P, R_co]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
     ) -> StreamMethodHandle[P, R]: ...
     @overload
     def options(
@@ -292,6 +315,7 @@ class MethodHandle(Generic[P, R_co]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
     ) -> StreamMethodHandle[P, R]: ...
     @overload
     def options(
@@ -302,6 +326,7 @@ class MethodHandle(Generic[P, R_co]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
     ) -> MethodHandle[P, R_co]: ...
     def options(self, **options: Any) -> Any:
         raise TypeError(f"MethodHandle {_TYPES_ONLY}")
@@ -320,6 +345,7 @@ class StreamMethodHandle(Generic[P, R_co]):
         session_id: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        routing_hint: Any = None,
     ) -> StreamMethodHandle[P, R_co]:
         raise TypeError(f"StreamMethodHandle {_TYPES_ONLY}")
 

@@ -34,6 +34,8 @@ class HandleOptions(NamedTuple):
         session_id: calls of one session go to one replica while it has room.
         retryable: the call may run twice, so it is sent again when its replica dies.
         timeout_s: fail with RequestTimeoutError after this many seconds; None for the caller's own deadline.
+        routing_hint: any value, which the deployment's routing policy sees as `request.routing_hint`. It stays in this
+            process: neither calls nor pickled handles carry it.
     """
 
     method_name: str = "__call__"
@@ -42,6 +44,7 @@ class HandleOptions(NamedTuple):
     session_id: str = ""
     retryable: bool = False
     timeout_s: float | None = None
+    routing_hint: Any = None
 
 
 DONE: concurrent.futures.Future[Any] = concurrent.futures.Future()
@@ -83,12 +86,13 @@ def error_from(header: bytes, payload: bytes | memoryview, request_id: str) -> E
 class HandleCall(RoutedCall):
     """What unary and streaming calls share: the request's id, its place in its parent's context, its time limit."""
 
-    __slots__ = ("context", "request_id", "timer")
+    __slots__ = ("context", "request_id", "routing_hint", "timer")
 
     def __init__(self, request_id: str, context: RequestContext | None, options: HandleOptions) -> None:
         super().__init__(
             0, b"", b"", options.method_name, options.multiplexed_model_id, options.session_id, options.retryable
         )
+        self.routing_hint = options.routing_hint
         self.request_id = request_id
         self.context = context
         self.timer: asyncio.TimerHandle | None = None

@@ -97,19 +97,23 @@ class LocalHandle(DeploymentHandle[T]):
     def _with(self, options: HandleOptions) -> LocalHandle[T]:
         return LocalHandle(self.deployment_name, self.app_name, self._local_hub, _options=options)
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """As `DeploymentHandle.remote`."""
+    def _hub(self) -> RouterHub:
         if self._local_hub.closed:
             raise HeadraceError(f"the application {self.app_name!r}, which ran in this process, was shut down")
         # All that a handle uses of a hub is what ours has as well.
-        hub, context = cast(RouterHub, self._local_hub), request_context.get()
+        return cast(RouterHub, self._local_hub)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """As `DeploymentHandle.remote`."""
+        hub, context = self._hub(), request_context.get()
         if threading.get_ident() == hub.thread_id:
             return self._send_here(hub, context, args, kwargs)
         return self._send_elsewhere(hub, context, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # It is pickled on its way into constructors and calls, which here lead back into this process.
-        return _unpickled_handle, (self._local_hub.id, self.deployment_name, self.app_name, tuple(self._options))
+        options = tuple(self._options._replace(routing_hint=None))
+        return _unpickled_handle, (self._local_hub.id, self.deployment_name, self.app_name, options)
 
 
 def _unpickled_handle(hub_id: str, deployment_name: str, app_name: str, options: tuple[Any, ...]) -> LocalHandle[Any]:

@@ -197,6 +197,18 @@ def test_ray_serves_default_router_is_ours() -> None:
     assert config.routing_policy == {}
 
 
+@pytest.mark.parametrize("separator", [":", "."])
+def test_ray_serves_prefix_router_is_ours(separator: str) -> None:
+    config = RequestRouterConfig(
+        request_router_class=f"ray.serve.llm.request_router{separator}PrefixCacheAffinityRouter",
+        request_router_kwargs={"imbalanced_threshold": 5},
+    )
+    assert config.routing_policy == {
+        "request_router_class": "headrace.llm.routing:PrefixAffinity",
+        "request_router_kwargs": {"imbalanced_threshold": 5},
+    }
+
+
 def test_a_policy_that_other_processes_cannot_import_is_refused() -> None:
     class Local:
         pass

@@ -151,11 +151,15 @@ def test_closing_fails_what_waits_and_what_comes(routed: Routed) -> None:
 # Policies of users.
 
 BEHAVIOUR: list[Any] = []
+TOLD: list[list[str]] = []
 
 
 class Policy(RoutingPolicy):
     def choose(self, request: Any, replicas: Sequence[Any]) -> Any:
         return BEHAVIOUR[0](request, replicas)
+
+    def replicas_changed(self, replica_ids: Sequence[str]) -> None:
+        TOLD.append(list(replica_ids))
 
 
 def with_policy(routed: Routed, behaviour: Any, limits: dict[str, int]) -> list[FakeLink]:
@@ -200,6 +204,20 @@ def test_a_policy_that_makes_up_a_replica_is_overruled(routed: Routed, caplog: p
     (second,) = with_policy(routed, stale, {"b": 1})
     assert routed.submit().link is second
     assert "none of the replicas that it was given" in caplog.text
+
+
+def test_a_policy_hears_of_its_replicas_at_once_and_whenever_they_change(routed: Routed) -> None:
+    TOLD.clear()
+    with_policy(routed, lambda request, replicas: replicas[0], {"a": 1, "b": 1})
+    with_policy(routed, lambda request, replicas: replicas[0], {"b": 1, "c": 1})
+    assert TOLD == [["a", "b"], ["b", "c"]]
+
+
+def test_requests_without_a_hint_show_none_to_a_policy(routed: Routed) -> None:
+    seen: list[Any] = []
+    with_policy(routed, lambda request, replicas: seen.append(request.routing_hint) or replicas[0], {"a": 1})
+    routed.submit()
+    assert seen == [None]
 
 
 def test_when_the_request_that_a_policy_held_back_leaves_the_next_go(routed: Routed) -> None:

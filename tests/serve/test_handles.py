@@ -7,7 +7,7 @@ import copy
 import pickle
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -238,6 +238,40 @@ def test_options_add_up_and_leave_the_handle_as_it_was(handle: Any) -> None:
         handle.options(stream="yes")
     with pytest.raises(TypeError, match="multiplex_id"):
         handle.options(multiplex_id="m")
+
+
+class ByHint(serve.RoutingPolicy):
+    """Sends requests to the first replica that got one, and others with the hint "elsewhere"."""
+
+    def __init__(self) -> None:
+        self.first = ""
+
+    def choose(self, request: Any, replicas: Sequence[Any]) -> Any:
+        self.first = self.first or replicas[0].replica_id
+        away = request.routing_hint == "elsewhere"
+        return next((replica for replica in replicas if (replica.replica_id != self.first) == away), None)
+
+
+def test_a_hint_reaches_the_policy_and_goes_no_further(instance: driver.Client) -> None:
+    @serve.deployment(num_replicas=2, request_router_config={"request_router_class": ByHint})
+    class Which:
+        async def __call__(self) -> str:
+            return serve.get_replica_context().replica_id.unique_id
+
+    handle: Any = serve.run(Which.bind(), name="hinted", route_prefix=None)
+    elsewhere = handle.options(routing_hint="elsewhere")
+    first = handle.remote().result(timeout_s=30)
+    second = elsewhere.remote().result(timeout_s=30)
+    assert first != second
+    assert handle.options().remote().result(timeout_s=30) == first
+    assert elsewhere.options(timeout_s=30).remote().result() == second
+    assert pickle.loads(pickle.dumps(elsewhere)).remote().result(timeout_s=30) == first
+
+
+def test_a_handle_knows_whether_there_are_replicas(handle: Any) -> None:
+    handle.remote(1).result()
+    assert handle.running_replicas_populated()
+    assert not serve.DeploymentHandle("Nothing", "nowhere").running_replicas_populated()
 
 
 def test_private_methods_cannot_be_called_by_their_double_underscores(handle: Any) -> None:

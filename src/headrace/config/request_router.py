@@ -9,7 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from headrace.config.model import ConfigModel, JsonObject, PositiveNumber, import_path_of
 from headrace.config.problems import mistake, shown
 
-_DEFAULT_ELSEWHERE = "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
+_OURS: dict[str, str | None] = {
+    "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter": None,
+    "ray.serve.llm.request_router:PrefixCacheAffinityRouter": "headrace.llm.routing:PrefixAffinity",
+}
+"""Request routers of Ray Serve, and what does the same here. None: the default."""
 
 
 class RequestRouterConfig(ConfigModel):
@@ -41,8 +45,9 @@ class RequestRouterConfig(ConfigModel):
         if policy is None:
             return None
         path = import_path_of(policy)
-        if path.rpartition(":" if ":" in path else ".")[::2] == tuple(_DEFAULT_ELSEWHERE.split(":")):
-            return None
+        known = ":".join(path.rpartition(":" if ":" in path else ".")[::2])
+        if known in _OURS:
+            return _OURS[known]
         if path.startswith("ray."):
             raise ValueError(
                 f"{shown(path)} is a request router of Ray's, which cannot run here; name a class that derives from "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.wire.caller import Call
 from headrace.wire.codec import Buffers
@@ -25,6 +25,7 @@ class RoutedCall(Call):
         settled: answered, failed or abandoned; nothing more will be told.
         sent_at: `time.monotonic()` when it was sent, where its latency is to be compared with others'; 0 where not.
         sequence: its place among the requests of its router, by when they came.
+        routing_hint: what the caller tells the routing policy; never leaves the process.
     """
 
     __slots__ = (
@@ -43,6 +44,9 @@ class RoutedCall(Call):
         "session_id",
         "settled",
     )
+
+    # Of the class, since only calls of handles have one of their own: others do not pay for it.
+    routing_hint: Any = None
 
     def __init__(
         self,

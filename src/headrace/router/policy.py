@@ -40,6 +40,8 @@ class RoutableRequest(Protocol):
     def multiplexed_model_id(self) -> str: ...
     @property
     def session_id(self) -> str: ...
+    @property
+    def routing_hint(self) -> Any: ...
 
 
 class RoutingPolicy:
@@ -48,6 +50,10 @@ class RoutingPolicy:
     def choose(self, request: RoutableRequest, replicas: Sequence[Any]) -> Any | None:
         """Return one of `replicas` (each a `Candidate`) that is `free`, or None to wait."""
         raise TypeError(f"{type(self).__name__} does not implement choose()")
+
+    def replicas_changed(self, replica_ids: Sequence[str]) -> None:
+        """The deployment has these replicas from now on, connected or not: a policy that remembers others can forget
+        them. Called when the policy is made, and with every change."""
 
 
 class PowerOfTwoChoices(RoutingPolicy):

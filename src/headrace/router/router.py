@@ -40,6 +40,7 @@ class Router:
     Attributes:
         queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
         queued: how many really wait.
+        refused: requests for which there was no place in the queue.
         reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
         report_interval_s: how often the controller wants to know of the load; None for never.
@@ -84,6 +85,7 @@ class Router:
         self._policy_problem = ""
         self._dispatching = False
         self._sequence = 0
+        self.refused = 0
 
     # Requests.
 
@@ -100,6 +102,7 @@ class Router:
                 link.send(call)
                 return
         if 0 <= self._max_queued <= self.queued:
+            self.refused += 1
             self._refuse(call, BackPressureError(self.queued, self._max_queued, *self._refusal))
             return
         self.queue.append(call)
@@ -217,6 +220,16 @@ class Router:
             )
         return self._default.choose(call, ready)
 
+    def _tell_policy(self, policy: RoutingPolicy, replica_ids: list[str]) -> None:
+        tell = getattr(policy, "replicas_changed", None)  # only `choose` is asked of a policy
+        if tell is None:
+            return
+        try:
+            tell(replica_ids)
+        except Exception as error:
+            name = type(policy).__name__
+            logger.error("the routing policy %s of %s cannot take on its replicas: %r", name, self.deployment, error)
+
     # The replica set.
 
     def update(self, targets: DeploymentTargets) -> None:
@@ -237,6 +250,8 @@ class Router:
             else:
                 link = self._links[replica_id] = ReplicaLink(self, target)
                 link.open(self.loop, self._secret, self._shared)
+        if self._custom is not None:
+            self._tell_policy(self._custom, list(wanted))
         if self.unavailable is not None:
             self._fail_waiting()
         elif self.queue:
@@ -306,6 +321,11 @@ class Router:
     def load(self) -> Load:
         """What is asked of the deployment from here: requests that wait, and those at replicas that take requests."""
         return Load(self.queued, sum(link.inflight for link in self._links.values()))
+
+    @property
+    def submitted(self) -> int:
+        """How many requests it has been given."""
+        return self._sequence
 
     @property
     def ready_replicas(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from headrace.llm.engines.protocol import EngineRequest, EngineResponse, ModelInfo
-from headrace.llm.routing.prompt_prefix import PromptPrefix
+from headrace.llm.routing import RoutingHint
 
 
 class Affinity(NamedTuple):
@@ -15,12 +15,12 @@ class Affinity(NamedTuple):
     Attributes:
         adapter_id: the full id of a LoRA adapter (`base:adapter`) that the request asks for, "" for the base model.
         session_id: what the client named its session, by the header `x-session-id`; "" for none.
-        prefix: the beginning of the prompt; None where the request has no text.
+        hint: the prompt, for policies that go by it; None where the request has none.
     """
 
     adapter_id: str = ""
     session_id: str = ""
-    prefix: PromptPrefix | None = None
+    hint: RoutingHint | None = None
 
 
 class Backend(Protocol):
@@ -28,12 +28,19 @@ class Backend(Protocol):
 
     @property
     def info(self) -> ModelInfo | None:
-        """What is served, as last heard; None before the model has told."""
+        """What is served; None before it was asked for."""
 
     @property
     def adapters(self) -> Sequence[str] | None:
         """Names of the LoRA adapters that clients may ask for as `<model id>:<name>`, as far as they are known
         beforehand. None where the model takes none at all."""
+
+    async def ask_info(self) -> ModelInfo:
+        """Find out what is served, waiting for the model if need be; `info` tells it from then on.
+
+        Raises:
+            HeadraceError: nothing answers.
+        """
 
     async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
         """Answer. Cancelling this call, or closing the body's generator, ends the generation.
@@ -46,39 +53,36 @@ class Backend(Protocol):
         """Raises unless the model can answer now."""
 
 
-class Responder(Protocol):
-    """An inference engine, as far as an API needs it; `InferenceEngine` and `LLMServer` are such."""
-
-    async def respond(self, request: EngineRequest) -> EngineResponse: ...
-
-    async def check_health(self) -> None: ...
-
-
 class LocalBackend:
     """A model in this process.
 
     Args:
-        engine: what answers.
-        info: what it told when it started, or a function that returns what is true now.
+        answer: what answers a request: `InferenceEngine.respond`, or something around it.
+        check_health: raises where the model cannot answer: `InferenceEngine.check_health`.
+        info: what the engine told when it started.
         adapters: see `Backend.adapters`.
     """
 
     def __init__(
         self,
-        engine: Responder,
-        info: ModelInfo | Callable[[], ModelInfo | None],
+        answer: Callable[[EngineRequest], Awaitable[EngineResponse]],
+        check_health: Callable[[], Awaitable[None]],
+        info: ModelInfo,
         adapters: Sequence[str] | None = None,
     ) -> None:
-        self._engine = engine
-        self._info = info
+        self._answer = answer
+        self._check_health = check_health
+        self.info = info
         self.adapters = adapters
 
-    @property
-    def info(self) -> ModelInfo | None:
-        return self._info() if callable(self._info) else self._info
+    async def ask_info(self) -> ModelInfo:
+        """See `Backend`."""
+        return self.info
 
-    def respond(self, request: EngineRequest, affinity: Affinity) -> Awaitable[EngineResponse]:
-        return self._engine.respond(request)
+    async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
+        """See `Backend`."""
+        return await self._answer(request)
 
-    def check_health(self) -> Awaitable[None]:
-        return self._engine.check_health()
+    async def check_health(self) -> None:
+        """See `Backend`."""
+        await self._check_health()

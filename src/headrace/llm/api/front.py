@@ -30,7 +30,7 @@ from headrace.llm.api.errors import (
 from headrace.llm.api.models import ModelTable
 from headrace.llm.api.request_fields import RequestFields, read_fields
 from headrace.llm.engines.protocol import EngineRequest, EngineResponse
-from headrace.llm.routing.prompt_prefix import PromptPrefix
+from headrace.llm.routing import RoutingHint
 
 logger = logging.getLogger("headrace.llm")
 
@@ -137,8 +137,8 @@ class Front:
         if model_id is None and path in _MODEL_OPTIONAL:
             model_id = self._models.only()
         backend, adapter_id = self._models.find(model_id)
-        info = backend.info
-        if info is not None and path not in info.paths:
+        info = backend.info or await backend.ask_info()
+        if path not in info.paths:
             raise ApiError(
                 404,
                 f"the model {model_id!r} (engine {info.engine!r}) does not answer {path}; {nearest(path, info.paths)}",
@@ -291,9 +291,8 @@ def _require(scope: Scope, *methods: str) -> None:
 
 
 def _affinity(adapter_id: str, passed: Mapping[str, str], fields: RequestFields) -> Affinity:
-    text = fields.prompt_text
-    prefix = PromptPrefix(text, adapter_id) if text else None
-    return Affinity(adapter_id, passed.get("x-session-id", ""), prefix)
+    hint = RoutingHint(fields.prompt_text, adapter_id, fields.session)
+    return Affinity(adapter_id, passed.get("x-session-id", ""), hint)
 
 
 def _too_large(limit: int) -> ApiError:

@@ -6,19 +6,24 @@ them into the answer again. An answer that is there at once is one item.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any
 
-from headrace import DeploymentHandle
+from headrace import DeploymentHandle, DeploymentResponseGenerator
+from headrace.exceptions import BackPressureError, DeploymentUnavailableError, RequestTimeoutError
 from headrace.llm.api.backend import Affinity
 from headrace.llm.engines.protocol import EngineRequest, EngineResponse, ModelInfo
 
 AnswerItem = tuple[int, str, Mapping[str, str], bytes | None] | bytes
-"""The first item: status, media type, headers, and the body where all of it is there. Bytes follow where it is not."""
+"""The first item: status, media type, headers, and the body where all of it is there. Bytes follow where it is not.
+A plain tuple, since it is pickled for every request."""
+
+_HEALTH_TIMEOUT_S = 5.0
 
 
 async def answer_items(answer: EngineResponse) -> AsyncGenerator[AnswerItem, None]:
-    """The items of an answer, for `LLMServer.respond`. Closing this generator closes the answer's.
+    """The items of an answer, for a deployment's `respond`. Closing this generator closes the answer's.
 
     Args:
         answer: of the engine.
@@ -62,25 +67,53 @@ class HandleBackend:
     def info(self) -> ModelInfo | None:
         return self._info
 
+    async def ask_info(self) -> ModelInfo:
+        """See `Backend`."""
+        info: ModelInfo = await self._handle.options(method_name="info").remote()
+        self._info = info
+        return info
+
     async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
+        """See `Backend`."""
         handle = self._handle.options(
             stream=True,
             method_name="respond",
             multiplexed_model_id=affinity.adapter_id,
             session_id=affinity.session_id,
+            routing_hint=affinity.hint,
         )
-        items: AsyncIterator[Any] = handle.remote(request)
+        items: DeploymentResponseGenerator[Any] = handle.remote(request)
         status, media_type, headers, body = await anext(items)
-        return EngineResponse(status, _rest(items) if body is None else body, media_type, headers)
+        return EngineResponse(status, _Rest(items) if body is None else body, media_type, headers)
 
     async def check_health(self) -> None:
-        if not self._starts_on_demand:
-            self._info = await self._handle.options(method_name="info", timeout_s=5.0).remote()
+        """See `Backend`. A model whose replicas are all busy is healthy."""
+        if not self._handle.running_replicas_populated():
+            if self._starts_on_demand:
+                return
+            raise DeploymentUnavailableError("no replica is ready")
+        check = self._handle.options(method_name="check_health", timeout_s=_HEALTH_TIMEOUT_S)
+        with contextlib.suppress(BackPressureError, RequestTimeoutError):
+            await check.remote()
 
 
-async def _rest(items: Any) -> AsyncGenerator[bytes, None]:
-    try:
-        async for piece in items:
-            yield piece
-    finally:
-        items.cancel()
+class _Rest(AsyncGenerator[bytes, None]):
+    """The pieces that follow the head. No generator function: one frame less to go through for each piece."""
+
+    def __init__(self, items: DeploymentResponseGenerator[Any]) -> None:
+        self._items = items
+
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._items.__anext__()
+
+    async def asend(self, value: None) -> bytes:
+        piece: bytes = await self._items.__anext__()
+        return piece
+
+    async def athrow(self, *error: Any) -> bytes:
+        self._items.cancel()
+        piece: bytes = await super().athrow(*error)
+        return piece
+
+    async def aclose(self) -> None:
+        self._items.cancel()

@@ -28,7 +28,12 @@ class RequestFields(msgspec.Struct, gc=False):
     @property
     def prompt_text(self) -> bytes:
         """The JSON of the prompt, whatever the API calls it."""
-        return bytes(self.messages or self.prompt or self.input)
+        return bytes(self.messages) or bytes(self.prompt) or bytes(self.input)
+
+    @property
+    def session(self) -> str:
+        """What the request says of the session that it belongs to, as text."""
+        return (bytes(self.prompt_cache_key) or bytes(self.user)).decode(errors="replace").strip('"')
 
 
 _decode = msgspec.json.Decoder(RequestFields).decode
