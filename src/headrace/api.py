@@ -216,6 +216,7 @@ def run(
         route_prefix: HTTP paths that begin with it belong to the application; None for no HTTP.
         logging_config: of all its deployments.
         local_testing_mode: everything in this process: no HTTP, no processes, for unit tests and debuggers.
+        external_scaler_enabled: its numbers of replicas are set over the REST API. Excludes autoscaling.
         request_timeout_s: how long its HTTP requests may take, seconds; None for what the instance's HTTP options say.
 
     Returns:
@@ -289,6 +290,7 @@ def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
             runtime_env=_runtime_env,
             logging_config=target.logging_config,
             request_timeout_s=target.request_timeout_s,
+            external_scaler_enabled=target.external_scaler_enabled,
         )
         for target in targets
     ]
@@ -306,9 +308,6 @@ def _check_targets(targets: Sequence[RunTarget]) -> None:
         for value in values:
             if values.count(value) > 1:
                 raise ConfigError(f"two applications have the {what} {value!r}; each needs its own")
-    for target in targets:
-        if target.external_scaler_enabled:
-            raise ConfigError("external_scaler_enabled is not available yet; leave it out")
 
 
 def _sys_path() -> list[str]:

@@ -18,7 +18,7 @@ from headrace.config.logging_config import LoggingConfig
 from headrace.config.problems import nearest
 from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.config.route_prefix import check_route_prefix
-from headrace.config.spec import ApplicationSpec, DeploymentSpec, SourceFile
+from headrace.config.spec import ApplicationSpec, DeploymentSpec, PolicySpec, SourceFile
 from headrace.deployment_target import check_user_config, named_arguments
 from headrace.deployments import Application, Deployment
 from headrace.exceptions import ConfigError, SerializationError
@@ -28,6 +28,7 @@ from headrace.module_source import user_sources
 from headrace.serialization import explain_unserializable
 
 if TYPE_CHECKING:
+    from headrace.config.autoscaling_policy import AutoscalingPolicy
     from headrace.config.schema import DeploymentOverride
 
 _SECRET_WORDS = ("credential", "key", "password", "secret", "token")
@@ -42,6 +43,8 @@ def build_application(
     config: dict[str, Any] | None = None,
     overrides: Iterable[DeploymentOverride | Mapping[str, Any]] = (),
     logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+    external_scaler_enabled: bool = False,
+    autoscaling_policy: AutoscalingPolicy | None = None,
     request_timeout_s: float | None = None,
 ) -> ApplicationSpec:
     """Finds all deployments of an application and writes them down for the controller.
@@ -55,6 +58,8 @@ def build_application(
         overrides: options by deployment name that win over those in the code.
         logging_config: how deployments log that have no `logging_config` of their own.
         request_timeout_s: how long its HTTP requests may take, seconds; None for what the instance's options say.
+        external_scaler_enabled: the numbers of replicas are set over the REST API. Excludes autoscaling.
+        autoscaling_policy: decides for all deployments that scale themselves, in place of their own policies.
 
     Raises:
         ConfigError: an option, override or name is wrong.
@@ -70,6 +75,8 @@ def build_application(
     nodes = walk(app)
     names = {node.application: node.name for node in nodes}
     options = _options(nodes, overrides, logging_config)
+    if external_scaler_enabled:
+        _refuse_two_scalers(options)
     specs = []
     for node in nodes:
         check_user_config(node.deployment.func_or_class, node.name, options[node.name].user_config)
@@ -84,6 +91,7 @@ def build_application(
                 description=_description(node, names),
                 sources=_sources(modules, options[node.name]),
                 ingress=node.application is app,
+                policy=_policy_of(options[node.name]),
             )
         )
     return ApplicationSpec(
@@ -94,7 +102,35 @@ def build_application(
         runtime_env=environment,
         config=config,
         request_timeout_s=request_timeout_s,
+        external_scaler_enabled=external_scaler_enabled,
+        policy=_policy(autoscaling_policy, "autoscaling_policy") if autoscaling_policy is not None else None,
     )
+
+
+def _refuse_two_scalers(options: Mapping[str, DeploymentOptions]) -> None:
+    for name, of_deployment in options.items():
+        if of_deployment.autoscaling_config is not None:
+            raise ConfigError(
+                f"external_scaler_enabled: excludes the autoscaling_config of deployment '{name}'; remove one of them"
+            )
+
+
+def _policy_of(options: DeploymentOptions) -> PolicySpec | None:
+    scaling = options.autoscaling_config
+    if scaling is None:
+        return None
+    policy = _policy(scaling.policy, f"deployment '{options.name}': autoscaling_config.policy")
+    if policy is not None and options.ray_actor_options.runtime_env.working_dir is not None:
+        policy.sources = {}  # as for the deployment's own code
+    return policy
+
+
+def _policy(policy: AutoscalingPolicy, field: str) -> PolicySpec | None:
+    if policy.is_default:
+        return None
+    from headrace.policy_code import policy_spec  # few applications need it, and all want to start soon
+
+    return policy_spec(policy, field)
 
 
 def _check_request_timeout(given: Any) -> None:

@@ -63,6 +63,8 @@ def _build(application: Mapping[str, Any]) -> ApplicationSpec:
             overrides=schema.deployments,
             logging_config=schema.logging_config,
             request_timeout_s=schema.request_timeout_s,
+            external_scaler_enabled=schema.external_scaler_enabled,
+            autoscaling_policy=schema.autoscaling_policy,
         )
 
 

@@ -18,13 +18,29 @@ class SourceFile(msgspec.Struct, kw_only=True):
     source: bytes
 
 
+class PolicySpec(msgspec.Struct, kw_only=True):
+    """An autoscaling policy of the user's.
+
+    Attributes:
+        name: its import path, for people.
+        code: `cloudpickle.dumps((function or class, keyword arguments of the class))`.
+        version: digest of code and arguments; equal policies go on with the state that they have.
+        sources: the user's modules that `code` refers to, as in `DeploymentSpec`.
+    """
+
+    name: str
+    code: bytes
+    version: str
+    sources: dict[str, SourceFile] = {}
+
+
 class DeploymentSpec(msgspec.Struct, kw_only=True):
     """One deployment as the driver wants it.
 
     `options` is `DeploymentOptions.model_dump(mode="json")`. `code` is `cloudpickle.dumps((callable, args, kwargs))`.
     `version` decides whether a redeploy restarts replicas: a hash of code, arguments and the options that only a new
     process can take on. `sources`: the user's modules that `code` refers to, by name; replicas that start after the
-    files have changed run these.
+    files have changed run these. `policy` decides how many replicas there are; None where the load does.
     """
 
     app: str
@@ -35,6 +51,7 @@ class DeploymentSpec(msgspec.Struct, kw_only=True):
     description: dict[str, Any] = {}
     ingress: bool = False
     sources: dict[str, SourceFile] = {}
+    policy: PolicySpec | None = None
 
 
 class ApplicationSpec(msgspec.Struct, kw_only=True):
@@ -42,7 +59,8 @@ class ApplicationSpec(msgspec.Struct, kw_only=True):
 
     `runtime_env`: `env_vars`, `working_dir`, and `sys_path` (the driver's, so that its modules import in replicas).
     `config` is the declarative config that it was built from, if it was. `request_timeout_s`: how long its HTTP
-    requests may take; None for what the instance's HTTP options say.
+    requests may take; None for what the instance's HTTP options say. `external_scaler_enabled`: the numbers of replicas
+    are set from outside. `policy` decides for all deployments that scale themselves, in place of their own policies.
     """
 
     name: str
@@ -52,6 +70,8 @@ class ApplicationSpec(msgspec.Struct, kw_only=True):
     runtime_env: dict[str, Any] = {}
     config: dict[str, Any] | None = None
     request_timeout_s: float | None = None
+    external_scaler_enabled: bool = False
+    policy: PolicySpec | None = None
 
 
 class DeployRequest(msgspec.Struct, kw_only=True):
@@ -279,18 +299,20 @@ class ReplicaStatus(msgspec.Struct, kw_only=True):
 
 
 class ScalingDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of the number of replicas. `at`: Unix time, seconds."""
+    """One change of the number of replicas. `at`: Unix time, seconds. `policy`: who decided, None for the load."""
 
     at: float
     previous: int
     target: int
     reason: str
+    policy: str | None = None
 
 
 class AutoscalingStatus(msgspec.Struct, kw_only=True):
     """What autoscaling sees and does. `reason`: why the target is what it is, or what it waits for.
 
-    `decisions`: the last changes, oldest first.
+    `decisions`: the last changes, oldest first. `policy`: who decides, None for the load. `policy_problem`: why it does
+    not at present.
     """
 
     queued: int
@@ -298,6 +320,8 @@ class AutoscalingStatus(msgspec.Struct, kw_only=True):
     callers: int
     reason: str
     decisions: list[ScalingDecision] = []
+    policy: str | None = None
+    policy_problem: str | None = None
 
 
 class DeploymentStatus(msgspec.Struct, kw_only=True):
@@ -330,6 +354,7 @@ class ApplicationStatus(msgspec.Struct, kw_only=True):
     deployments: list[DeploymentStatus]
     config: dict[str, Any] | None = None
     declared: bool = False
+    external_scaler_enabled: bool = False
 
 
 class ProxyStatus(msgspec.Struct, kw_only=True):
