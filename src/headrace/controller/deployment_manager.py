@@ -18,7 +18,7 @@ from headrace.config.spec import (
     Load,
     ReplicaSpec,
 )
-from headrace.controller import reconcile
+from headrace.controller import deployment_view, reconcile
 from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
@@ -33,7 +33,7 @@ from headrace.controller.spec_reading import (
     process_of,
     resources_of,
 )
-from headrace.controller.status import Change, Facts, deployment_status, last_lines, replica_state
+from headrace.controller.status import Change, Facts, last_lines
 from headrace.controller.store import StoredVersion
 from headrace.controller.watch import targets_key
 from headrace.engine.process import ProcessInfo
@@ -433,26 +433,12 @@ class DeploymentManager:
         self._services.hub.set(self.key, self.targets())
 
     def targets(self) -> DeploymentTargets:
-        serving = sorted((r for r in self.runners.values() if r.replica.published), key=lambda r: r.replica_id)
-        scaling = self.options.autoscaling_config
         unavailable = None
         if self.deleting:
             unavailable = f"deployment '{self.name}' of application '{self.app}' is being deleted"
-        elif self.verdict is Verdict.HALTED and not serving:
+        elif self.verdict is Verdict.HALTED and not self.serving:
             unavailable = f"deployment '{self.name}' of application '{self.app}' failed: {self.status().message}"
-        return DeploymentTargets(
-            app=self.app,
-            deployment=self.name,
-            replicas=[r.target() for r in serving],
-            max_ongoing_requests=self.options.max_ongoing_requests,
-            max_queued_requests=self.options.max_queued_requests,
-            refusal_status_code=self.options.backpressure_config.status_code,
-            refusal_retry_after_s=self.options.backpressure_config.retry_after_s,
-            routing_policy=self.options.request_router_config.routing_policy,
-            retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
-            report_interval_s=scaling.metrics_interval_s if scaling is not None else None,
-            unavailable=unavailable,
-        )
+        return deployment_view.targets(self.spec, self.options, self.runners.values(), unavailable)
 
     def status(self) -> DeploymentStatus:
         desired, now = self.desired(), self._loop.time()
@@ -472,29 +458,10 @@ class DeploymentManager:
             waiting_for=self._waiting_for,
             retry_in_s=self._wake.when() - now if self._wake is not None else None,
             busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
-            starting=max(
-                ((r.replica_id, now - r.started_at) for r in runners if r.replica.phase is Phase.INITIALIZING),
-                key=lambda starting: starting[1],
-                default=None,
-            ),
+            starting=deployment_view.longest_starting(runners, now),
         )
-        status, trigger, message = deployment_status(facts)
-        states: dict[str, int] = {}
-        for runner in runners:
-            state = replica_state(runner.replica.phase)
-            states[state] = states.get(state, 0) + 1
-        return DeploymentStatus(
-            name=self.name,
-            status=status,
-            status_trigger=trigger,
-            message=message,
-            replica_states=states,
-            target_num_replicas=0 if self.deleting else desired.num_replicas,
-            options=self.spec.options,
-            replicas=[r.status() for r in runners],
-            description=self.spec.description,
-            autoscaling=self._autoscaler.status() if self._autoscaler is not None else None,
-        )
+        autoscaling = self._autoscaler.status() if self._autoscaler is not None else None
+        return deployment_view.status(self.spec, facts, runners, autoscaling)
 
     def close(self) -> None:
         """Let go of everything and leave the replicas as they are."""
