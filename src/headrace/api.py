@@ -52,6 +52,7 @@ def start(
     controller_options: Mapping[str, Any] | None = None,
     *,
     rest_options: Mapping[str, Any] | RestOptions | None = None,
+    metrics_prefix: str | None = None,
     num_cpus: float | None = None,
     num_gpus: int | None = None,
     memory: int | None = None,
@@ -66,6 +67,7 @@ def start(
         http_options: see HTTPOptions; `{"port": 9000}`.
         logging_config: see LoggingConfig.
         rest_options: where the REST API listens; see RestOptions.
+        metrics_prefix: goes before the names of metrics, "" for nothing; None for `$HEADRACE_METRICS_PREFIX` or "ray_".
         num_cpus, num_gpus, memory, resources: what there is to give to replicas; None for what the machine has.
         detached: it serves on after this process, as `headrace start` does.
 
@@ -86,6 +88,7 @@ def start(
         http_options=given_http,
         rest_options=rest_options,
         logging_config=logging_config,
+        metrics_prefix=metrics_prefix,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         memory=memory,

@@ -11,10 +11,15 @@ import msgspec
 import uvloop
 
 from headrace.config.spec import ReplicaVitals
+from headrace.observe.exposition import Family
 from headrace.replica.vitals import LoopProbe, serve_vitals
 from headrace.wire.rpc import RpcClient
 from wire.conditions import until
 from wire.connected import SECRET
+
+
+async def no_metrics(prefix: str) -> list[Family]:
+    return []
 
 
 class Blocked:
@@ -38,7 +43,7 @@ async def test_vitals_are_told_while_the_loop_is_blocked_and_tell_for_how_long(f
     replica = Blocked()
     path = folder / "replica.vitals"
     ongoing = 0
-    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: ongoing)
+    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: ongoing, no_metrics)
     client = await RpcClient.connect(str(path), SECRET)
 
     async def vitals() -> ReplicaVitals:
@@ -62,7 +67,7 @@ async def test_vitals_are_told_while_the_loop_is_blocked_and_tell_for_how_long(f
 async def test_several_may_ask_at_once(folder: Path) -> None:
     replica = Blocked()
     path = folder / "replica.vitals"
-    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: 0)
+    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: 0, no_metrics)
     clients = [await RpcClient.connect(str(path), SECRET) for _ in range(5)]
     answers = await asyncio.gather(*(client.call("vitals", timeout_s=5) for client in clients for _ in range(5)))
     assert all(msgspec.convert(answer, ReplicaVitals).loop_blocked_s == 0 for answer in answers)

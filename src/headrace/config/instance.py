@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.model import ConfigModel, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import Problem, config_error
 from headrace.config.ray_actor_options import Resources
+
+PREFIX_VARIABLE = "HEADRACE_METRICS_PREFIX"
 
 
 class InstanceConfig(ConfigModel):
@@ -21,6 +25,8 @@ class InstanceConfig(ConfigModel):
         http: where proxies listen; None for no proxies.
         rest: where the REST API listens.
         logging: how the instance's own processes log, and deployments that say nothing else.
+        metrics_prefix: goes before the names of metrics; `$HEADRACE_METRICS_PREFIX` where nothing is said, and "ray_"
+            where that is not set: the names are Ray Serve's.
         num_cpus, num_gpus, memory: what there is to give to replicas; None for what the machine has. `memory` is bytes.
         resources: custom resources that replicas may ask for, by name.
     """
@@ -30,10 +36,20 @@ class InstanceConfig(ConfigModel):
     http: HTTPOptions | None = Field(default_factory=HTTPOptions)
     rest: RestOptions = Field(default_factory=RestOptions)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    metrics_prefix: str = Field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE, "ray_"), validate_default=True)
     num_cpus: NonNegativeNumber | None = None
     num_gpus: NonNegativeInt | None = None
     memory: NonNegativeInt | None = None
     resources: Resources = Field(default_factory=dict)
+
+    @field_validator("metrics_prefix")
+    @classmethod
+    def _begins_a_name(cls, prefix: str) -> str:
+        if not re.fullmatch(r"([a-zA-Z_:][a-zA-Z0-9_:]*)?", prefix):
+            raise ValueError(
+                f"must be of letters, digits, '_' and ':', without a digit first, or empty, not {prefix!r}"
+            )
+        return prefix
 
     @classmethod
     def from_user(
@@ -43,6 +59,7 @@ class InstanceConfig(ConfigModel):
         http_options: Mapping[str, Any] | HTTPOptions | None = None,
         rest_options: Mapping[str, Any] | RestOptions | None = None,
         logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+        metrics_prefix: str | None = None,
         **resources: Any,
     ) -> Self:
         """What `start` is called with; `resources` are `num_cpus`, `num_gpus`, `memory` and `resources`.
@@ -63,4 +80,6 @@ class InstanceConfig(ConfigModel):
             raise config_error(
                 cls.title, [Problem((), f"HTTP and REST cannot both listen on {where}; change one port")]
             )
+        if metrics_prefix is not None:
+            resources["metrics_prefix"] = metrics_prefix
         return cls(http=http if serves_http else None, rest=rest, logging=logs, **resources)

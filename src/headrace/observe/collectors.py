@@ -22,13 +22,17 @@ logger = logging.getLogger("headrace.observe")
 
 Collect = Callable[[], "Iterable[Metric]"]
 
-_own: list[Collect] = []
+_own: list[tuple[Collect, bool]] = []
 _users: list[CollectorRegistry] = []
 
 
-def add_collector(collect: Collect) -> None:
-    """Have `collect` called at every scrape, from any thread. What it raises costs only its own metrics."""
-    _own.append(collect)
+def add_collector(collect: Collect, labelled: bool = False) -> None:
+    """Have `collect` called at every scrape, from any thread. What it raises costs only its own metrics.
+
+    Args:
+        labelled: its series have all their labels; others get those of the process.
+    """
+    _own.append((collect, labelled))
 
 
 def add_user_registry(registry: CollectorRegistry) -> None:
@@ -46,8 +50,8 @@ def collect_process(prefix: str, labels: dict[str, str]) -> list[Family]:
     import prometheus_client  # here: a process that is never scraped does without
 
     families: list[Family] = []
-    for collect in [*_own, *(registry.collect for registry in _users)]:
-        families.extend(_rendered(collect, prefix, {}))
+    for collect, labelled in [*_own, *((registry.collect, True) for registry in _users)]:
+        families.extend(_rendered(collect, prefix, {} if labelled else labels))
     families.extend(_rendered(prometheus_client.REGISTRY.collect, "", labels))
     return families
 

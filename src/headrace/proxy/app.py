@@ -7,10 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from random import getrandbits
+from time import monotonic
 from typing import Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe.exposition import CONTENT_TYPE
+from headrace.observe.http_counts import HttpCounts
 from headrace.proxy.http_call import HttpCall
 from headrace.proxy.protocol import CALL_KEY, TRANSPORT_KEY
 from headrace.proxy.responses import Answer, for_error, json_answer, no_route, raw_error, too_large
@@ -30,6 +33,9 @@ Send = Callable[[Message], Awaitable[None]]
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _BUFFERED_BODY = frames.PART_BYTES // 2
 _MAX_REQUEST_ID = 256
+_CLIENT_LEFT = 499
+_BROKE_OFF = 500
+"""As what a request is counted whose client left, and one whose answer broke off after its status."""
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -41,6 +47,10 @@ class ProxyApp:
         root_path: prefix that a proxy in front strips off.
         request_timeout_s: how long a request may take; None for no limit.
         max_body_bytes: longest request body; None for no limit.
+
+    Attributes:
+        counts: what has been answered.
+        metrics: the whole node's metrics as text; set before the first request.
     """
 
     def __init__(
@@ -48,6 +58,8 @@ class ProxyApp:
     ) -> None:
         self.hub: RouterHub = None  # type: ignore[assignment]
         self.ready = False
+        self.counts = HttpCounts()
+        self.metrics: Callable[[], Awaitable[bytes]] = None  # type: ignore[assignment]
         self.routes_known = asyncio.Event()
         self._root_path = root_path
         self._request_timeout_s = request_timeout_s
@@ -73,15 +85,28 @@ class ProxyApp:
         full_path = scope["path"]
         path = full_path[len(self._root_path) :] if self._root_path else full_path
         if path.startswith("/-/"):
-            answer = self._own(path)
+            answer = await self._own(path)
             if answer is not None:
                 await _send_answer(send, answer)
                 return
+        began = monotonic()
         entry = self._routes.match(path)
+        counts = self.counts
         if entry is None:
             answer = no_route(path, self._routes.as_dict()) if self.ready else _NOT_READY
+            counts.record("", "", "", scope["method"], answer.status, monotonic() - began)
             await _send_answer(send, answer)
             return
+        counts.ongoing += 1
+        status = _CLIENT_LEFT
+        try:
+            status = await self._request(entry, scope, receive, send)
+        finally:
+            counts.ongoing -= 1
+            counts.record(entry.app, entry.ingress, entry.route_prefix, scope["method"], status, monotonic() - began)
+
+    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
+        """Have a request answered; returns the status."""
         found = dict(scope["headers"])
         request_id = _request_id(found)
         length = found.get(b"content-length")
@@ -94,13 +119,11 @@ class ProxyApp:
             try:
                 timeout_s = _shortened(timeout_s, asked)
             except InvalidRequestError as error:
-                await _send_answer(send, json_answer(400, {"detail": error.detail, "request_id": request_id}))
-                return
+                return await _send_answer(send, json_answer(400, {"detail": error.detail, "request_id": request_id}))
         if length is not None or b"transfer-encoding" in found:
             limit = self._max_body_bytes
             if limit is not None and length is not None and int(length) > limit:
-                await _refuse_body(send, receive, limit)
-                return
+                return await _refuse_body(send, receive, limit)
             if timeout_s is None:
                 body = await _small_body(receive, length, limit)
             else:  # a body that trickles in is no way around the time limit
@@ -111,15 +134,13 @@ class ProxyApp:
                 except TimeoutError:
                     answer = for_error(RequestTimeoutError("the body did not arrive within the time limit"), request_id)
                     answer.headers.append((b"connection", b"close"))
-                    await _send_answer(send, answer)
-                    return
+                    return await _send_answer(send, answer)
                 timeout_s -= self.hub.loop.time() - started
             if body is None:
-                return  # the client left
+                return _CLIENT_LEFT
             payload, more, exceeded = body
             if exceeded:
-                await _refuse_body(send, receive, limit or 0)
-                return
+                return await _refuse_body(send, receive, limit or 0)
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
         header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
@@ -141,7 +162,7 @@ class ProxyApp:
         if flags & frames.MORE:
             pump = self.hub.loop.create_task(_pump_body(call, payload, more, receive, self._max_body_bytes))
         try:
-            await self._answer(call, scope, receive, send, request_id)
+            return await self._answer(call, scope, receive, send, request_id)
         finally:
             if pump is not None:
                 pump.cancel()
@@ -150,21 +171,19 @@ class ProxyApp:
             if not call.settled:
                 call.cancel()
 
-    async def _answer(self, call: HttpCall, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _answer(self, call: HttpCall, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         try:
             await call.begun
         except RequestCancelledError:
-            return  # the client left
+            return _CLIENT_LEFT
         except InvalidRequestError:
-            await _refuse_body(send, receive, self._max_body_bytes or 0)
-            return
+            return await _refuse_body(send, receive, self._max_body_bytes or 0)
         except Exception as error:
             answer = for_error(error, request_id)
             if answer.status >= 500 and not hasattr(error, "status_code"):
                 logger.warning("request %s to %s: %s", request_id, scope["path"], error)
             answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
-            await _send_answer(send, answer)
-            return
+            return await _send_answer(send, answer)
         head = decode_http_response(call.head)
         headers = head.headers
         headers.append((b"x-request-id", request_id.encode("latin-1")))
@@ -174,23 +193,25 @@ class ProxyApp:
             # uvicorn refuses the application's status or headers, and by then takes no others.
             logger.error("request %s to %s: its answer cannot be sent: %r", request_id, scope["path"], error)
             scope[TRANSPORT_KEY].write(raw_error(request_id))
-            return
+            return _BROKE_OFF
         if call.whole:
             await send({"type": "http.response.body", "body": call.body})
-            return
+            return head.status
         try:
             while (data := await call.chunks()) is not None:
                 if call.complete:
                     await send({"type": "http.response.body", "body": data})
-                    return
+                    return head.status
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except RequestCancelledError:
-            return
+            return _CLIENT_LEFT
         except Exception as error:
             # The status is on its way already: cutting the connection is the only way to say that it failed.
             logger.warning("request %s to %s broke off: %s", request_id, scope["path"], error)
             scope[TRANSPORT_KEY].abort()
+            return _BROKE_OFF
+        return head.status
 
     def _header(
         self, scope: Scope, found: dict[bytes, bytes], entry: RouteEntry, request_id: str, timeout_s: float | None
@@ -217,13 +238,17 @@ class ProxyApp:
         )
         return header, header.multiplexed_model_id, header.session_id
 
-    def _own(self, path: str) -> Answer | None:
+    async def _own(self, path: str) -> Answer | None:
         if path == "/-/healthz":
             if not self.ready:
                 return _NOT_READY
             return Answer(200, [(b"content-type", b"text/plain"), (b"content-length", b"7")], b"success")
         if path == "/-/routes":
             return json_answer(200, self._routes.as_dict())
+        if path == "/-/metrics":
+            text = await self.metrics()
+            head = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(text))]
+            return Answer(200, head, text)
         return None
 
     # WebSockets.
@@ -249,6 +274,8 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
         )
+        began = monotonic()
+        self.counts.ongoing += 1
         self.hub.router(entry.app, entry.ingress).submit(call)
         feeding = self.hub.loop.create_task(call.feed(receive))
         closed = False
@@ -260,6 +287,9 @@ class ProxyApp:
             feeding.cancel()
             if not call.settled:
                 call.cancel()
+            self.counts.ongoing -= 1
+            took_s = monotonic() - began
+            self.counts.record(entry.app, entry.ingress, entry.route_prefix, "WS", call.close_code, took_s)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})
@@ -342,7 +372,7 @@ async def _pump_body(call: HttpCall, first: bytes, more: bool, receive: Receive,
         call.end_body()
 
 
-async def _refuse_body(send: Send, receive: Receive, limit: int) -> None:
+async def _refuse_body(send: Send, receive: Receive, limit: int) -> int:
     """Answer 413 and read on a little before the connection is closed: closing on unread bytes resets it, and a client
     that is still sending would lose the answer (RFC 9112, section 9.6)."""
     answer = too_large(limit)
@@ -357,8 +387,10 @@ async def _refuse_body(send: Send, receive: Receive, limit: int) -> None:
                 more = message.get("more_body", False)
                 unread -= len(message.get("body", b""))
     await send({"type": "http.response.body", "body": b""})
+    return answer.status
 
 
-async def _send_answer(send: Send, answer: Answer) -> None:
+async def _send_answer(send: Send, answer: Answer) -> int:
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": answer.body})
+    return answer.status

@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from headrace.exceptions import ConfigError
 from headrace.observe.logs import configure_logging
 from headrace.proxy.app import ProxyApp
+from headrace.proxy.metrics import ProxyMetrics
 from headrace.proxy.protocol import ProxyProtocol, close_slow_clients
 from headrace.router.hub import RouterHub, set_hub
 from headrace.wire.connection import SharedMemory
@@ -60,6 +61,10 @@ async def _serve(process: ProcessContext) -> None:
         on_routes=app.set_routes,
     )
     set_hub(app.hub)
+    prefix = instance.get("metrics_prefix", "ray_")
+    metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub)
+    app.metrics = metrics.scrape
+    await metrics.serve()
     server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
     slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
     try:

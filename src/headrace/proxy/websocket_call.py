@@ -12,9 +12,17 @@ Message = MutableMapping[str, Any]
 
 
 class WebSocketCall(HttpCall):
-    """Each piece is one ASGI message, so pieces are not joined."""
+    """Each piece is one ASGI message, so pieces are not joined.
 
-    __slots__ = ()
+    Attributes:
+        close_code: what the WebSocket was closed with, by whichever side; 1011 where something broke.
+    """
+
+    __slots__ = ("close_code",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_code = 1011
 
     async def messages(self, send: Callable[[Message], Awaitable[None]]) -> bool:
         """Pass on what the application sends, to its end.
@@ -31,7 +39,9 @@ class WebSocketCall(HttpCall):
             for piece in pieces:
                 self.took(len(piece))
                 message = decode_message(piece)
-                closed = closed or message["type"] == "websocket.close"
+                if message["type"] == "websocket.close":
+                    closed = True
+                    self.close_code = message.get("code", 1000)
                 await send(message)
             if self._chunks:
                 continue
@@ -51,5 +61,6 @@ class WebSocketCall(HttpCall):
                 return
             self.send_body(encode_message(dict(message)))
             if message["type"] == "websocket.disconnect":
+                self.close_code = message.get("code", 1006)
                 self.end_body()
                 return

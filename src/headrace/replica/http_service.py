@@ -20,7 +20,7 @@ from headrace.replica.http.plan import HandlerPlan
 from headrace.replica.http.request import request_from
 from headrace.replica.http.results import ASGIResult, EncodedResponse, StreamingResult
 from headrace.replica.http_stream import LARGE_BODY, AsgiSender, JoinedPieces, end_stream, send_large
-from headrace.replica.service import ReplicaService, iterate_in_thread
+from headrace.replica.service import CANCELLED, ReplicaService, iterate_in_thread
 from headrace.replica.user_code import Method, MethodKind
 from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
@@ -33,6 +33,8 @@ logger = logging.getLogger("headrace.replica")
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+_UNANSWERED = (408, 499)
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -74,6 +76,8 @@ class HttpService:
             header.session_id,
             None if timeout_s is None else time.monotonic() + timeout_s,
         )
+        context.began = time.monotonic()
+        call.note = context
         token = request_context.set(context)
         try:
             if timeout_s is not None and timeout_s <= 0:
@@ -232,9 +236,9 @@ class HttpService:
 
     # Answers.
 
-    def _respond(self, call: ServerCall, response: EncodedResponse) -> None:
+    def _respond(self, call: ServerCall, response: EncodedResponse, failure: str | None = None) -> None:
         service = self._service
-        service.released()
+        service.released(call, failure)
         header = with_ongoing(service.ongoing, encode((response.status, response.headers)))
         body = response.body
         call.respond(0, header, body if isinstance(body, bytes) else bytes(body))
@@ -245,18 +249,21 @@ class HttpService:
             logger.error(
                 "request %s to %s failed: %s", context.request_id, self._service.deployment, user_traceback(error)
             )
+        refused = response.status < 500 and response.status not in _UNANSWERED  # as the client's mistake
+        failure = None if refused else type(error).__name__
         if call.finished:
-            self._service.released()
+            self._service.released(call, failure)
         else:
-            self._respond(call, response)
+            self._respond(call, response, failure)
 
     def _finish_cancelled(self, call: ServerCall, context: RequestContext) -> None:
         context.cancel_calls()
         if call.cancelled or call.finished:
-            self._service.released()
+            self._service.released(call, CANCELLED)
         else:  # user code cancelled itself
             logger.error("request %s to %s failed: CancelledError", context.request_id, self._service.deployment)
-            self._respond(call, error_response(500, "the request was cancelled by the application", context.request_id))
+            response = error_response(500, "the request was cancelled by the application", context.request_id)
+            self._respond(call, response, CANCELLED)
 
     async def _send_result(self, call: ServerCall, context: RequestContext, scope: Message, result: Any) -> None:
         if type(result) is EncodedResponse:
@@ -279,7 +286,7 @@ class HttpService:
             assert isinstance(result, ASGIResult)
             await self._run_asgi_app(call, context, result.app, scope)
             return
-        self._service.released()
+        self._service.released(call)
         if background is not None:
             try:
                 await background()
@@ -336,7 +343,7 @@ class HttpService:
                 call.fail(0, with_ongoing(self._service.ongoing, encode(("stream", str(error)))))
             self._respond_exception(call, context, error)
         else:
-            self._service.released()
+            self._service.released(call)
 
     async def _run_websocket(self, call: ServerCall, context: RequestContext, header: HttpHeader) -> None:
         call.entered = True
@@ -346,6 +353,7 @@ class HttpService:
         scope["subprotocols"] = header.subprotocols
         call.accept_body()
         connected = False
+        failure = None
 
         async def receive() -> Message:
             nonlocal connected
@@ -373,10 +381,11 @@ class HttpService:
             self._finish_cancelled(call, context)
             return
         except BaseException as error:
+            failure = type(error).__name__
             logger.error("WebSocket %s failed: %s", context.request_id, user_traceback(error))
             call.chunk(0, encode_message({"type": "websocket.close", "code": 1011, "reason": "internal error"}))
         end_stream(self._service, call)
-        self._service.released()
+        self._service.released(call, failure)
 
 
 def _scope(header: HttpHeader) -> dict[str, Any]:

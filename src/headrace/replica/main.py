@@ -14,6 +14,7 @@ import uvloop
 from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
 from headrace.replica.lifecycle import Lifecycle
+from headrace.replica.metrics import ReplicaMetrics
 from headrace.replica.service import ReplicaService
 from headrace.replica.vitals import LoopProbe, serve_vitals
 from headrace.router.hub import RouterHub, set_hub
@@ -61,13 +62,16 @@ async def _serve(process: ProcessContext) -> None:
     lifecycle.service = service
     _report_models(hub, args["replica_id"])
     wire = process.listeners["wire"]
+    probe = LoopProbe(loop)
+    metrics = ReplicaMetrics(args["app"], args["deployment"], args["replica_id"], service, probe, hub)
     serve_vitals(
         process.session_dir / _vitals_name(wire.getsockname()),
         process.secret,
         args["replica_id"],
-        LoopProbe(loop),
+        probe,
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
+        metrics.families,
     )
     listener = lifecycle.listener = await listen(wire, process.secret, service, shared)
     await stop.wait()

@@ -18,7 +18,8 @@ from weakref import WeakSet
 import cloudpickle
 import msgspec
 
-from headrace.exceptions import BackPressureError, HeadraceError
+from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe.request_counts import RequestCounts
 from headrace.replica.sync_worker import Job, SyncWorker
 from headrace.replica.user_code import MethodKind, UserCode
 from headrace.replica.user_traceback import user_traceback
@@ -35,6 +36,9 @@ _REANNOUNCE_S = 0.01
 
 _END = object()
 
+CANCELLED = "CancelledError"
+"""What requests are counted as that nobody waits for any more."""
+
 
 class HttpCalls(Protocol):
     """What runs the calls that are HTTP requests or WebSockets."""
@@ -49,6 +53,7 @@ class ReplicaService:
         ongoing: calls that are being worked on.
         open: whether calls are admitted at all.
         controllers: connections over which control calls have come.
+        counts: calls that are done.
         http: takes HTTP requests. Made by `make_http` at the first where the deployment was not the ingress when
             it started: a redeploy may make it that, and leaves its replicas running.
     """
@@ -58,6 +63,7 @@ class ReplicaService:
         self.app = app
         self.deployment = deployment
         self.ongoing = 0
+        self.counts = RequestCounts()
         self.open = False
         self.max_ongoing = 0
         self.user_code: UserCode = None  # type: ignore[assignment]
@@ -93,7 +99,7 @@ class ReplicaService:
 
     def never_ran(self, call: ServerCall) -> None:
         if not call.flags & frames.CONTROL:
-            self.released()
+            self.released(call, CANCELLED)
 
     # Admission.
 
@@ -102,9 +108,12 @@ class ReplicaService:
             self._rejected.append(call.connection)
         call.reject(with_ongoing(self.ongoing))
 
-    def released(self) -> None:
-        """A call is done: its place is free."""
+    def released(self, call: ServerCall, failure: str | None = None) -> None:
+        """A call is done: its place is free. `failure`: name of the exception that it ended with."""
         self.ongoing -= 1
+        context: RequestContext | None = call.note
+        if context is not None:
+            self.counts.record(context.route, time.monotonic() - context.began, failure)
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -147,6 +156,8 @@ class ReplicaService:
                 header.session_id,
                 None if timeout_s is None else time.monotonic() + timeout_s,
             )
+            context.began = time.monotonic()
+            call.note = context
             if timeout_s is not None and timeout_s <= 0:
                 self.finish_with_error(call, "timeout", f"request {header.request_id} expired before it was started")
                 return
@@ -254,7 +265,7 @@ class ReplicaService:
         except BaseException as error:
             self._finish_with_exception(call, error)
         else:
-            self.released()
+            self.released(call)
             call.end(with_ongoing(self.ongoing))
 
     async def _send_item(self, call: ServerCall, item: Any) -> None:
@@ -271,20 +282,21 @@ class ReplicaService:
         except Exception as error:
             self._finish_with_exception(call, error)
             return
-        self.released()
+        self.released(call)
         call.respond(flags, with_ongoing(self.ongoing), payload)
 
     def _finish_cancelled(self, call: ServerCall, context: RequestContext) -> None:
         context.cancel_calls()
-        self.released()
+        self.released(call, CANCELLED)
         call.fail(0, with_ongoing(self.ongoing, encode(ErrorHeader("cancelled", ""))))
 
     def finish_with_error(self, call: ServerCall, kind: str, message: str) -> None:
-        self.released()
+        self.released(call, RequestTimeoutError.__name__ if kind == "timeout" else kind)
         call.fail(0, with_ongoing(self.ongoing, encode(ErrorHeader(kind, message))))
 
     def _finish_with_exception(self, call: ServerCall, error: BaseException, log: bool = True) -> None:
         trace = user_traceback(error)
+        failure = type(error).__name__
         if log and not isinstance(error, BackPressureError):
             logger.error("request %s to %s failed: %s", _request_id(call), self.deployment, trace)
         if not isinstance(error, Exception):  # SystemExit and the like must not end the process
@@ -295,7 +307,7 @@ class ReplicaService:
             payload = cloudpickle.dumps(error, 5)
         except Exception:
             payload = b""
-        self.released()
+        self.released(call, failure)
         header = ErrorHeader(type(error).__name__, _text(error), trace)
         call.fail(frames.PICKLED, with_ongoing(self.ongoing, encode(header)), payload)
 

@@ -10,25 +10,32 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from headrace.config.spec import ReplicaVitals
+from headrace.observe.buckets import LOOP_MS, Buckets
+from headrace.observe.exposition import Family
 from headrace.wire.rpc import RpcServer
 
 _ANSWER_WITHIN_S = 0.6
 
 
 class LoopProbe:
-    """Asks the event loop of another thread to turn, when somebody wants to know: nothing runs while nobody asks."""
+    """Asks the event loop of another thread to turn, when somebody wants to know: nothing runs while nobody asks.
+
+    Attributes:
+        latency_ms: how long the loop took to turn, of all the times that it was asked to.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.latency_ms = Buckets(LOOP_MS)
         self._loop = loop
         self._asked_at = 0.0
         self._answered: asyncio.Event | None = None
 
-    async def blocked_s(self) -> float:
-        """For how long the loop has not turned, seconds; 0 where it answers within a moment.
+    async def blocked_s(self, within_s: float = _ANSWER_WITHIN_S) -> float:
+        """For how long the loop has not turned, seconds; 0 where it answers within `within_s`.
 
         Counted from the first question that it left open, so that who asks again and again sees it grow.
         """
@@ -36,12 +43,20 @@ class LoopProbe:
             answered = self._answered = asyncio.Event()
             self._asked_at = time.monotonic()
             here = asyncio.get_running_loop()
-            self._loop.call_soon_threadsafe(lambda: here.call_soon_threadsafe(answered.set))
+            self._loop.call_soon_threadsafe(self._turned, here, answered)
         try:
-            await asyncio.wait_for(self._answered.wait(), _ANSWER_WITHIN_S)
+            await asyncio.wait_for(self._answered.wait(), within_s)
         except TimeoutError:
             return time.monotonic() - self._asked_at
         return 0.0
+
+    def _turned(self, asker: asyncio.AbstractEventLoop, answered: asyncio.Event) -> None:
+        self.latency_ms.add(1000 * (time.monotonic() - self._asked_at))
+        asker.call_soon_threadsafe(answered.set)
+
+    def tasks(self) -> int:
+        """How many tasks of the loop are not done."""
+        return len(asyncio.all_tasks(self._loop))
 
 
 def serve_vitals(
@@ -51,8 +66,10 @@ def serve_vitals(
     probe: LoopProbe,
     phase: Callable[[], str],
     ongoing: Callable[[], int],
+    metrics: Callable[[str], Awaitable[list[Family]]],
 ) -> None:
-    """Answer `vitals` on the Unix socket `path`, from a new daemon thread."""
+    """Answer `vitals`, and `metrics` with what `metrics` returns for a prefix, on the Unix socket `path`, from a new
+    daemon thread."""
 
     async def vitals() -> ReplicaVitals:
         return ReplicaVitals(
@@ -63,8 +80,11 @@ def serve_vitals(
             ongoing=ongoing(),
         )
 
+    async def tell_metrics(prefix: str) -> list[Family]:
+        return await metrics(prefix)
+
     async def serve() -> None:
-        await RpcServer({"vitals": vitals}).start(listener, secret)
+        await RpcServer({"vitals": vitals, "metrics": tell_metrics}).start(listener, secret)
         await asyncio.get_running_loop().create_future()
 
     listener = socket.socket(socket.AF_UNIX)

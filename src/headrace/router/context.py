@@ -28,11 +28,13 @@ class RequestContext:
         multiplexed_model_id: the model asked for, "" if none.
         session_id: key of session affinity, "" if none.
         deadline: `time.monotonic()` at which nobody waits for the answer any more; None for no limit.
+        began: `time.monotonic()` when its replica took it; 0 outside of replicas.
         calls: downstream calls that are not answered yet; cancelled with the request.
     """
 
     __slots__ = (
         "app",
+        "began",
         "calls",
         "deadline",
         "deployment",
@@ -59,6 +61,7 @@ class RequestContext:
         self.multiplexed_model_id = multiplexed_model_id
         self.session_id = session_id
         self.deadline = deadline
+        self.began = 0.0
         self.calls: set[Cancellable] | None = None
 
     def remaining_s(self) -> float | None:

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.wire import auth, frames
 from headrace.wire.codec import Buffers
@@ -40,6 +40,7 @@ class ServerCall:
         task: what works on it; cancelled when the caller abandons the call or its connection ends. Its first step sets
             `entered`.
         on_cancel: called in place of that where there is no task.
+        note: whatever the service keeps with the call; None at first.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class ServerCall:
         "flags",
         "header",
         "id",
+        "note",
         "on_cancel",
         "payload",
         "task",
@@ -74,6 +76,7 @@ class ServerCall:
         self.entered = False
         self.task: asyncio.Task[None] | None = None
         self.on_cancel: Callable[[], object] | None = None
+        self.note: Any = None
         self.window = STREAM_WINDOW
         self._window_waiters: list[asyncio.Future[None]] | None = None
         self._body: deque[bytes] | None = None

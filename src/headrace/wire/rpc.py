@@ -224,3 +224,15 @@ class RpcClient:
 
     def close(self) -> None:
         self.connection.close()
+
+
+async def ask(
+    address: str, secret: bytes, method: str, body: Any = None, *, type: type[T] | Any, timeout_s: float
+) -> T:
+    """One call over a connection of its own; raises as `RpcClient.connect` and `RpcClient.call`."""
+    client = await RpcClient.connect(address, secret, timeout_s=timeout_s)
+    try:
+        answer: T = await client.call(method, body, type=type, timeout_s=timeout_s)
+        return answer
+    finally:
+        client.close()

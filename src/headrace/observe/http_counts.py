@@ -1,0 +1,66 @@
+"""The HTTP requests that a proxy has answered, counted on its request path."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from headrace.observe import catalogue
+from headrace.observe.buckets import LATENCY_MS, Buckets
+from headrace.observe.request_counts import in_milliseconds
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_BOUNDS_S = tuple(bound / 1000 for bound in LATENCY_MS)
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WS"))
+"""Others are counted as one: clients may make up as many as they like."""
+
+
+class HttpCounts:
+    """Counts by application, route, method and status. Lives on one event loop.
+
+    Attributes:
+        ongoing: requests and WebSockets that are being worked on.
+    """
+
+    __slots__ = ("_by_kind", "ongoing")
+
+    def __init__(self) -> None:
+        self.ongoing = 0
+        self._by_kind: dict[tuple[str, str, str, str, int], Buckets] = {}
+
+    def record(self, app: str, ingress: str, route: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered; a WebSocket's `method` is `WS`, its `status` the code that it was closed with."""
+        try:
+            latency = self._by_kind[app, ingress, route, method, status]
+        except KeyError:
+            if method not in _METHODS:
+                method = "other"
+            latency = self._by_kind.setdefault((app, ingress, route, method, status), Buckets(_BOUNDS_S))
+        latency.counts[bisect_left(_BOUNDS_S, seconds)] += 1  # `Buckets.add`, without a call
+        latency.sum += seconds
+
+    def families(self, actor_id: str) -> Iterator[Metric]:
+        requests, latencies, errors, of_deployments = [], [], [], []
+        for (app, ingress, route, method, status), latency in self._by_kind.items():
+            labels = {"application": app, "route": route, "method": method, "actor_id": actor_id}
+            count = sum(latency.counts)
+            answered = {**labels, "status_code": str(status)}
+            requests.append((answered, count))
+            latencies.append((answered, in_milliseconds(latency)))
+            if status >= 400 and not (method == "WS" and status in _CLOSED_WELL):
+                failed = {**labels, "error_code": str(status)}
+                errors.append((failed, count))
+                if ingress:
+                    of_deployments.append(({**failed, "deployment": ingress}, count))
+        yield from catalogue.HTTP_REQUESTS.family(requests)
+        yield from catalogue.HTTP_ERRORS.family(errors)
+        yield from catalogue.HTTP_DEPLOYMENT_ERRORS.family(of_deployments)
+        yield from catalogue.HTTP_LATENCY.family(latencies)
+        yield from catalogue.HTTP_ONGOING.family([({"actor_id": actor_id}, self.ongoing)])
+
+
+_CLOSED_WELL = (1000, 1001)
