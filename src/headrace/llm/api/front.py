@@ -8,37 +8,36 @@ import importlib.metadata
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-import msgspec
-
 from headrace import get_request_context
-from headrace.llm.api.backend import Affinity, Backend
-from headrace.llm.api.errors import (
-    ApiError,
-    error_body,
-    error_events,
-    error_for,
-    internal_error,
-    is_anthropic,
-    nearest,
-    openai_body,
-    retry_after,
+from headrace.llm.api.api_keys import ApiKey, KeyRing
+from headrace.llm.api.asgi import (
+    ASGIApp,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    answer_lifespan,
+    raw_headers,
+    send_error,
+    send_json,
+    send_whole,
+    start_stream,
 )
+from headrace.llm.api.backend import Affinity, Backend
+from headrace.llm.api.errors import ApiError, error_events, error_for, internal_error, nearest, retry_after
+from headrace.llm.api.limiter import Limiter, LocalLimiter
 from headrace.llm.api.models import ModelTable
-from headrace.llm.api.request_fields import RequestFields, read_fields
-from headrace.llm.engines.protocol import EngineRequest, EngineResponse
+from headrace.llm.api.request_body import read_body, unless_disconnected
+from headrace.llm.api.request_fields import read_fields
+from headrace.llm.api.token_usage import TokenCount, estimated_tokens
+from headrace.llm.engines.protocol import EngineRequest
 from headrace.llm.routing import RoutingHint
 
 logger = logging.getLogger("headrace.llm")
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEFAULT_MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -61,6 +60,8 @@ INFERENCE_PATHS = frozenset(
 """What is passed on to a model, by POST."""
 
 _MODEL_OPTIONAL = frozenset(("/v1/rerank", "/v1/score", "/rerank", "/score", "/tokenize", "/detokenize"))
+_OPEN_PATHS = frozenset(("/health", "/version"))
+"""What load balancers ask, without a key."""
 
 _PASSED_HEADERS = frozenset(
     (
@@ -73,32 +74,33 @@ _PASSED_HEADERS = frozenset(
     )
 )
 
+_LAST_WORD_S = 0.2
+_LAST_WORD_SHARE = 0.1
+
 
 class Front:
-    """
-    Args:
-        backends: what answers, by model id; looked at anew with each request.
-        max_body_bytes: longest body of a request.
-        mounts: further applications by path: "/v1/files" gets that path and all below it, once the client has shown
-            its key.
-    """
+    """See `create_front`."""
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
-        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
-        mounts: Mapping[str, ASGIApp] | None = None,
+        key_ring: KeyRing | None,
+        limiter: Limiter | None,
+        max_body_bytes: int,
+        mounts: Mapping[str, ASGIApp],
     ) -> None:
         self._models = ModelTable(backends)
+        self._key_ring = key_ring
+        self._limiter = limiter
         self._max_body_bytes = max_body_bytes
-        self._mounts = mounts or {}
+        self._mounts = mounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
             await self._http(scope, receive, send)
         elif kind == "lifespan":
-            await _lifespan(receive, send)
+            await answer_lifespan(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "this API takes no WebSockets"})
@@ -109,28 +111,36 @@ class Front:
         if root_path and path.startswith(root_path):
             path = path[len(root_path) :]
         headers = dict(scope["headers"])
-        request_id = _request_id(headers)
+        context = get_request_context()
+        request_id = context.request_id if context is not None else _request_id(headers)
         try:
-            if path in INFERENCE_PATHS:
-                _require(scope, "POST")
-                await self._infer(path, headers, request_id, receive, send)
-            else:
+            key = None
+            if self._key_ring is not None and path not in _OPEN_PATHS:
+                key = self._key_ring.identify(headers)
+            if path not in INFERENCE_PATHS:
                 await self._other(path, headers, scope, receive, send)
+                return
+            _require(scope, "POST")
+            body = await read_body(headers, receive, self._max_body_bytes)
+            if body is None:
+                return  # the client left
+            answering = self._infer(path, headers, body, request_id, key, send)
+            if context is not None:
+                await answering  # in a replica: the client's leaving cancels this task
+            else:
+                await unless_disconnected(answering, receive)
         except Exception as exception:
             error = error_for(exception)
             if error is None:
                 logger.exception("request %s to %s failed", request_id, path)
                 error = internal_error(request_id)
-            await _send_error(send, error, path, request_id)
+            await send_error(send, error, path, request_id)
 
     # Requests to models.
 
     async def _infer(
-        self, path: str, headers: Mapping[bytes, bytes], request_id: str, receive: Receive, send: Send
+        self, path: str, headers: Mapping[bytes, bytes], body: bytes, request_id: str, key: ApiKey | None, send: Send
     ) -> None:
-        body = await self._body(headers, receive)
-        if body is None:
-            return  # the client left
         received_at = time.time()
         fields = read_fields(body)
         model_id = fields.model
@@ -147,95 +157,54 @@ class Front:
         passed = {
             name.decode("latin-1"): headers[name].decode("latin-1") for name in _PASSED_HEADERS.intersection(headers)
         }
-        request = EngineRequest(path, body, request_id, passed, received_at)
-        affinity = _affinity(adapter_id, passed, fields)
-        await self._answer(backend, request, affinity, receive, send)
-
-    async def _answer(
-        self, backend: Backend, request: EngineRequest, affinity: Affinity, receive: Receive, send: Send
-    ) -> None:
-        context = get_request_context()
-        if context is None:
-            # Under any other server nobody cancels this task when the client hangs up.
-            await _unless_disconnected(self._respond(backend, request, affinity, send), receive)
+        hint = RoutingHint(fields.prompt_text, adapter_id, fields.session)
+        affinity = Affinity(adapter_id, passed.get("x-session-id", ""), hint)
+        limiter = self._limiter
+        if key is None or limiter is None or not key.limited:
+            request = EngineRequest(path, body, request_id, passed, received_at)
+            await _respond(backend, request, affinity, send, None, [])
             return
-        await self._respond(backend, request, affinity, send)
-
-    async def _respond(self, backend: Backend, request: EngineRequest, affinity: Affinity, send: Send) -> None:
-        response = await backend.respond(request, affinity)
-        body = response.body
-        if isinstance(body, bytes):
-            await _send_whole(send, response, body, request)
-            return
+        verdict = await limiter.reserve(key, estimated_tokens(path, fields))
+        if verdict.wait_s:
+            raise verdict.refusal()
+        count = None if key.tokens_per_minute is None else TokenCount(path, body, fields)
+        request = EngineRequest(path, body if count is None else count.body, request_id, passed, received_at)
         try:
-            await send({"type": "http.response.start", "status": response.status, "headers": _head(response)})
-            try:
-                async for piece in body:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except Exception as exception:
-                await send({"type": "http.response.body", "body": _broken_off(exception, request), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await _respond(backend, request, affinity, send, count, raw_headers(verdict.headers))
+        except Exception:
+            if count is not None:
+                count.whole(b"", 500)
+            raise
         finally:
-            await body.aclose()
-
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
-        """The body, or None where the client left.
-
-        Raises:
-            ApiError: 413.
-        """
-        limit = self._max_body_bytes
-        length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit:
-            raise _too_large(limit)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
-        pieces = [body]
-        size = len(body)
-        while message.get("more_body", False):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            piece: bytes = message.get("body", b"")
-            size += len(piece)
-            if size > limit:
-                raise _too_large(limit)
-            pieces.append(piece)
-        return b"".join(pieces)
+            if count is not None:
+                limiter.settle(key, verdict.reserved, count.used)
 
     # Everything else.
 
     async def _other(
         self, path: str, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
     ) -> None:
+        models = self._models
+        for prefix, app in self._mounts.items():
+            if path == prefix or path.startswith(prefix + "/"):
+                await app(scope, receive, send)
+                return
         if path == "/health":
             _require(scope, "GET", "HEAD")
             await self._health(send)
         elif path == "/version":
             _require(scope, "GET", "HEAD")
-            await _send_json(send, {"version": importlib.metadata.version("headrace")})
+            await send_json(send, {"version": importlib.metadata.version("headrace")})
         elif path == "/v1/models":
             _require(scope, "GET", "HEAD")
-            models = self._models
-            await _send_json(send, models.anthropic_list() if b"anthropic-version" in headers else models.openai_list())
+            await send_json(send, models.anthropic_list() if b"anthropic-version" in headers else models.openai_list())
         elif path.startswith("/v1/models/"):
             _require(scope, "GET", "HEAD")
             model_id = unquote(path[len("/v1/models/") :])
-            models = self._models
-            if b"anthropic-version" in headers:
-                await _send_json(send, models.anthropic_model(model_id))
-            else:
-                await _send_json(send, models.openai_model(model_id))
+            as_anthropic = b"anthropic-version" in headers
+            await send_json(send, models.anthropic_model(model_id) if as_anthropic else models.openai_model(model_id))
         else:
-            for prefix, app in self._mounts.items():
-                if path == prefix or path.startswith(prefix + "/"):
-                    await app(scope, receive, send)
-                    return
-            known = [*INFERENCE_PATHS, "/v1/models", "/health", "/version", *self._mounts]
+            known = [*INFERENCE_PATHS, "/v1/models", *_OPEN_PATHS, *self._mounts]
             raise ApiError(404, f"no such path: {path}; {nearest(path, known)}", code="unknown_path")
 
     async def _health(self, send: Send) -> None:
@@ -243,22 +212,22 @@ class Front:
         outcomes = await asyncio.gather(
             *(backend.check_health() for backend in backends.values()), return_exceptions=True
         )
-        problems = {
-            model_id: str(outcome) or type(outcome).__name__
+        problems = [
+            f"{model_id}: {str(outcome) or type(outcome).__name__}"
             for model_id, outcome in zip(backends, outcomes, strict=False)
             if isinstance(outcome, BaseException)
-        }
+        ]
         if problems or not backends:
-            said = "; ".join(f"{model_id}: {problem}" for model_id, problem in problems.items())
-            error = ApiError(503, f"not ready: {said or 'no model'}", code="unhealthy", headers=retry_after(None))
-            await _send_bytes(send, 503, openai_body(error), error.headers)
-            return
-        await _send_json(send, {"status": "ok", "models": list(backends)})
+            message = f"not ready: {'; '.join(problems) or 'there is no model'}"
+            raise ApiError(503, message, code="not_ready", headers=retry_after(None))
+        await send_json(send, {"status": "ok", "models": list(backends)})
 
 
 def create_front(
     backends: Mapping[str, Backend],
     *,
+    api_keys: Sequence[ApiKey] = (),
+    limiter: Limiter | None = None,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     mounts: Mapping[str, ASGIApp] | None = None,
 ) -> ASGIApp:
@@ -266,40 +235,62 @@ def create_front(
 
     Args:
         backends: what answers, by model id. Looked at anew with each request, so that entries may come and go.
+        api_keys: who may ask (`read_api_keys`). None of them: everybody may.
+        limiter: who counts what keys with limits use: a `HandleLimiter` where there are several ingress replicas. None:
+            this application, on its own.
         max_body_bytes: longest body of a request; longer ones get status 413. Default 64 MiB.
-        mounts: further applications by path: "/v1/files" gets that path and all below it.
+        mounts: further applications by path: "/v1/files" gets that path and all below it, once the client has shown
+            its key.
     """
-    return Front(backends, max_body_bytes, mounts)
+    if limiter is None and any(key.limited for key in api_keys):
+        limiter = LocalLimiter(api_keys)
+    return Front(backends, KeyRing(api_keys) if api_keys else None, limiter, max_body_bytes, mounts or {})
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
+async def _respond(
+    backend: Backend,
+    request: EngineRequest,
+    affinity: Affinity,
+    send: Send,
+    count: TokenCount | None,
+    extra: RawHeaders,
+) -> None:
+    """Pass an answer on. What goes wrong once it has begun is told in the stream, as its last event."""
+    stream: Any = None
+    try:
+        async with _deadline():
+            response = await backend.respond(request, affinity)
+            body = response.body
+            if isinstance(body, bytes):
+                if count is not None:
+                    count.whole(body, response.status)
+                await send_whole(send, response, body, request, extra)
+                return
+            stream = body
+            await start_stream(send, response, extra)
+            if count is None:
+                async for piece in stream:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            else:
+                async for piece in stream:
+                    await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
+    except Exception as exception:
+        if stream is None:
+            raise
+        await send({"type": "http.response.body", "body": _broken_off(exception, request), "more_body": True})
+    finally:
+        if stream is not None:
+            await stream.aclose()
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _deadline() -> Any:
+    """Ends the work a little before the request's deadline, after which nobody listens any more."""
     context = get_request_context()
-    if context is not None:
-        return context.request_id
-    given = headers.get(b"x-request-id")
-    return given.decode("latin-1") if given else uuid.uuid4().hex
-
-
-def _require(scope: Scope, *methods: str) -> None:
-    if scope["method"] not in methods:
-        raise ApiError(
-            405,
-            f"{scope['path']} takes {' and '.join(methods)}, not {scope['method']}",
-            code="method_not_allowed",
-            headers={"allow": ", ".join(methods)},
-        )
-
-
-def _affinity(adapter_id: str, passed: Mapping[str, str], fields: RequestFields) -> Affinity:
-    hint = RoutingHint(fields.prompt_text, adapter_id, fields.session)
-    return Affinity(adapter_id, passed.get("x-session-id", ""), hint)
-
-
-def _too_large(limit: int) -> ApiError:
-    # Closing spares reading the rest of the body.
-    return ApiError(
-        413, f"the body is longer than {limit} bytes", code="request_too_large", headers={"connection": "close"}
-    )
+    remaining_s = None if context is None else context.remaining_s()
+    if remaining_s is None:
+        return contextlib.nullcontext()
+    return asyncio.timeout(remaining_s - min(_LAST_WORD_S, _LAST_WORD_SHARE * remaining_s))
 
 
 def _broken_off(exception: Exception, request: EngineRequest) -> bytes:
@@ -312,74 +303,16 @@ def _broken_off(exception: Exception, request: EngineRequest) -> bytes:
     return error_events(error, request.path, request.request_id)
 
 
-def _head(response: EngineResponse) -> list[tuple[bytes, bytes]]:
-    head = [(b"content-type", response.media_type.encode("latin-1"))]
-    for name, value in response.headers.items():
-        head.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-    return head
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id")
+    return given.decode("latin-1") if given else uuid.uuid4().hex
 
 
-async def _send_whole(send: Send, response: EngineResponse, body: bytes, request: EngineRequest) -> None:
-    if response.status >= 400 and is_anthropic(request.path):
-        body = _in_anthropic_shape(body, response.status, request.request_id)
-    head = _head(response)
-    head.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": response.status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _in_anthropic_shape(body: bytes, status: int, request_id: str) -> bytes:
-    """An engine's error in Anthropic's shape, which it has already where the engine knows that API itself."""
-    try:
-        content = msgspec.json.decode(body)
-        if content.get("type") == "error":
-            return body
-        message = str(content["error"]["message"])
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
-        message = body.decode(errors="replace")
-    return error_body(ApiError(status, message), "/v1/messages", request_id)
-
-
-async def _send_error(send: Send, error: ApiError, path: str, request_id: str) -> None:
-    await _send_bytes(send, error.status, error_body(error, path, request_id), error.headers)
-
-
-async def _send_json(send: Send, content: Any) -> None:
-    await _send_bytes(send, 200, msgspec.json.encode(content), {})
-
-
-async def _send_bytes(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    for name, value in headers.items():
-        head.append((name.encode("latin-1"), value.encode("latin-1")))
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _unless_disconnected(work: Any, receive: Receive) -> None:
-    """Do `work`, and leave it when the client hangs up."""
-    task = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((task, watching), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        watching.cancel()
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+def _require(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        raise ApiError(
+            405,
+            f"{scope['path']} takes {' and '.join(methods)}, not {scope['method']}",
+            code="method_not_allowed",
+            headers={"allow": ", ".join(methods)},
+        )

@@ -92,7 +92,7 @@ class HandleBackend:
             if self._starts_on_demand:
                 return
             raise DeploymentUnavailableError("no replica is ready")
-        check = self._handle.options(method_name="check_health", timeout_s=_HEALTH_TIMEOUT_S)
+        check = self._handle.options(method_name="check_ready", timeout_s=_HEALTH_TIMEOUT_S)
         with contextlib.suppress(BackPressureError, RequestTimeoutError):
             await check.remote()
 
