@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 import headrace as serve
 from headrace import client as driver
@@ -122,6 +125,39 @@ def test_a_replica_whose_code_blocks_for_longer_than_the_health_timeout_is_left_
     assert len(free - {pid}) == 1
     assert ids("Blocking") == before
     until(lambda: pid in {handle.pid.remote().result(timeout_s=10) for _ in range(20)})
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=10, health_check_period_s=0.1, health_check_timeout_s=0.3)
+class Busy:
+    async def block(self, begun: str) -> int:
+        Path(begun).touch()  # noqa: ASYNC240
+        time.sleep(4.0)  # noqa: ASYNC251
+        return os.getpid()
+
+    async def keep_the_lock(self, begun: str) -> int:
+        # For some ten seconds no other thread of the process runs, as code in C may have it.
+        Path(begun).touch()  # noqa: ASYNC240
+        re.match("(a+)+b", "a" * 28)
+        return os.getpid()
+
+
+@pytest.mark.parametrize("how", ["block", pytest.param("keep_the_lock", marks=pytest.mark.full)])
+def test_a_new_controller_leaves_a_busy_replica_alone_and_is_not_held_up_by_it(
+    how: str, http: httpx.Client, instance: driver.Client, tmp_path: Path
+) -> None:
+    handle = serve.run(Busy.bind())
+    before = ids("Busy")
+    busy = getattr(handle, how).remote(str(tmp_path / "begun"))
+    until((tmp_path / "begun").exists)
+    controller = instance.status().controller_pid
+    os.kill(controller, signal.SIGKILL)
+    until(lambda: instance.status().controller_pid != controller)
+    # It takes on work before the busy one has answered.
+    serve.run(Worker.options(name="Other", num_replicas=1).bind(), name="other", route_prefix="/other")
+    assert http.post("/other").status_code == 200
+    assert not busy.done()
+    busy.result(timeout_s=60)
+    until(lambda: ids("Busy") == before)
 
 
 @serve.deployment(num_replicas=3)

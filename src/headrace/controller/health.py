@@ -50,6 +50,17 @@ async def read_vitals(path: Path, secret: bytes, timeout_s: float = VITALS_TIMEO
         return None
 
 
+async def does_nothing(vitals: Path, secret: bytes, pid: int | None, timeout_s: float = VITALS_TIMEOUT_S) -> bool:
+    """Whether a process is one in name only: stopped by a signal, or silent without taking any CPU time."""
+    _, cpu_before = _stat(pid)
+    began = asyncio.get_running_loop().time()
+    if not is_stopped(pid) and await read_vitals(vitals, secret, timeout_s) is not None:
+        return False
+    state, cpu_after = _stat(pid)
+    took_s = asyncio.get_running_loop().time() - began
+    return state == "T" or took_s <= 0 or (cpu_after - cpu_before) / took_s <= _WORKING
+
+
 async def check_health(
     client: RpcClient | None,
     vitals: Path,

@@ -23,7 +23,7 @@ from headrace.config.spec import (
     ReplicaTarget,
 )
 from headrace.controller import replica_machine as rm
-from headrace.controller.health import check_health, is_stopped, read_vitals
+from headrace.controller.health import BLOCKED_AFTER_S, check_health, does_nothing, is_stopped, read_vitals
 from headrace.controller.replica_machine import Action, Phase, Replica
 from headrace.controller.status import replica_state
 from headrace.engine.process import ProcessSpec
@@ -123,20 +123,24 @@ class ReplicaRunner:
         self._spawn(self._start(process))
 
     async def adopt(self, pid: int) -> None:
-        """Take over a replica that an earlier controller started. Returns when it is known how far it is."""
-        state = await self._ask_state()
-        if state is not None:
-            self._learn(state)
-            self.feed(rm.Adopted(pid, _PHASES.get(state.phase, Phase.INITIALIZING)))
-            if state.error is not None:
-                self.feed(rm.InitializeFailed(state.error))
-            return
-        # Its user code may block the loop; then the other thread still answers.
+        """Take over a replica that an earlier controller started. Returns when it is known how far it is, and after
+        ADOPT_TIMEOUT_S at the latest: one that is silent must not keep a new controller from its work."""
+        asking = self.loop.create_task(self._ask_state())
         vitals = await read_vitals(self.where.vitals, self.where.secret, ADOPT_TIMEOUT_S)
-        if vitals is not None:
+        if vitals is not None and vitals.loop_blocked_s >= BLOCKED_AFTER_S and not asking.done():
+            asking.cancel()
             self.feed(rm.Adopted(pid, _PHASES.get(vitals.phase, Phase.INITIALIZING)))
-        else:
-            self.feed(rm.ConnectFailed("a replica that was found running does not answer"))
+            self._spawn(self._learn_later())
+            return
+        state = await asking
+        if state is None:
+            self.feed(rm.Adopted(pid, Phase.INITIALIZING))
+            self._spawn(self._await_sign_of_life())
+            return
+        self._learn(state)
+        self.feed(rm.Adopted(pid, _PHASES.get(state.phase, Phase.INITIALIZING)))
+        if state.error is not None:
+            self.feed(rm.InitializeFailed(state.error))
 
     def stop(self) -> None:
         self.feed(rm.StopWanted())
@@ -267,11 +271,33 @@ class ReplicaRunner:
 
     async def _ask_state(self) -> ReplicaState | None:
         try:
-            client = await self._connected(ADOPT_TIMEOUT_S)
-            state: ReplicaState = await client.call("state", type=ReplicaState, timeout_s=ADOPT_TIMEOUT_S)
+            async with asyncio.timeout(ADOPT_TIMEOUT_S):
+                client = await self._connected(ADOPT_TIMEOUT_S)
+                state: ReplicaState = await client.call("state", type=ReplicaState)
         except (OSError, WireError):
             return None
         return state
+
+    async def _learn_later(self) -> None:
+        """What a replica whose code blocks the event loop could not tell when it was adopted."""
+        while self.replica.active:
+            state = await self._ask_state()
+            if state is not None:
+                self._learn(state)
+                self._on_reconfigured(self, self.config, None)
+                return
+            await asyncio.sleep(STATE_POLL_S)
+
+    async def _await_sign_of_life(self) -> None:
+        """Of a replica that was found and is silent: code in C that keeps the interpreter's lock keeps all its threads
+        from answering, and is no reason to replace it."""
+        silent = 0
+        while self.replica.phase is Phase.INITIALIZING and silent < rm.UNHEALTHY_AFTER:
+            idle = await does_nothing(self.where.vitals, self.where.secret, self.replica.pid)
+            silent = rm.UNHEALTHY_AFTER if is_stopped(self.replica.pid) else silent + 1 if idle else 0
+            await asyncio.sleep(STATE_POLL_S)
+        if self.replica.phase is Phase.INITIALIZING:
+            self.feed(rm.ConnectFailed("it was found running, but does nothing and does not answer"))
 
     def _learn(self, state: ReplicaState) -> None:
         self.multiplexed_model_ids = state.multiplexed_model_ids
