@@ -369,6 +369,17 @@ def _disconnect_at_exit(client: Client) -> None:
         client.disconnect()
 
 
+def machine_gpus() -> int:
+    """How many GPUs an instance that is started on this machine has to give to replicas.
+
+    Raises:
+        StartupError: `$HEADRACE_NUM_GPUS` is not a number.
+    """
+    from headrace.engine.machine import detect_machine
+
+    return len(detect_machine().gpus)
+
+
 def root_config(instance: Any | None = None, *, detached: bool = False, rest_port_given: bool = False) -> Any:
     """What to start a root with.
 

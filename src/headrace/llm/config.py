@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -72,6 +72,29 @@ class LLMConfig(ConfigModel):
     experimental_configs: dict[str, Any] = Field(default_factory=dict)
     log_engine_metrics: Flag = True
     callback_config: CallbackConfig = Field(default_factory=CallbackConfig)
+
+    if TYPE_CHECKING:
+        # Both forms, for type checkers, which know only of the fields.
+        def __init__(
+            self,
+            *,
+            model: str | Path = ...,
+            model_id: str = ...,
+            model_loading_config: ModelLoadingConfig | Mapping[str, Any] = ...,
+            llm_engine: str = ...,
+            engine_kwargs: Mapping[str, Any] = ...,
+            accelerator_type: str | None = ...,
+            accelerator_config: AcceleratorConfig | Mapping[str, Any] | None = ...,
+            placement_group_config: PlacementGroupConfig | Mapping[str, Any] | None = ...,
+            lora_config: LoraConfig | Mapping[str, Any] | None = ...,
+            deployment_config: Mapping[str, Any] = ...,
+            runtime_env: Mapping[str, Any] | None = ...,
+            server_cls: type[Any] | str | None = ...,
+            experimental_configs: Mapping[str, Any] = ...,
+            log_engine_metrics: bool = ...,
+            callback_config: CallbackConfig | Mapping[str, Any] = ...,
+            **engine_arguments: Any,
+        ) -> None: ...
 
     # Readers.
 

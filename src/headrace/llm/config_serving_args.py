@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -60,6 +61,16 @@ class LLMServingArgs(ConfigModel):
     llm_configs: list[Annotated[LLMConfig, BeforeValidator(_from_file)]]
     ingress_cls_config: IngressClsConfig = Field(default_factory=IngressClsConfig)
     ingress_deployment_config: JsonObject = Field(default_factory=dict)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            llm_configs: Sequence[LLMConfig | Mapping[str, Any] | str],
+            ingress_cls_config: IngressClsConfig | Mapping[str, Any] = ...,
+            ingress_deployment_config: Mapping[str, Any] = ...,
+        ) -> None: ...
 
     @field_validator("llm_configs")
     @classmethod

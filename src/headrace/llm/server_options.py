@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from headrace.client import machine_gpus
 from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.ray_actor_options import RayActorOptions, RuntimeEnv
+from headrace.exceptions import ConfigError
 from headrace.llm.config import LLMConfig
+from headrace.llm.config_accelerators import Kind, kind_of_type
+from headrace.llm.engines import check_installed, engine_named
+from headrace.llm.parallelism import ParallelSizes, ReplicaPlacement, hardware_kind, place_replica
+
+logger = logging.getLogger("headrace.llm")
 
 MAX_ONGOING_REQUESTS = 1_000_000_000
 """An engine batches what it gets and queues the rest itself, in the order that suits its cache."""
@@ -16,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     # An answer may be some thousand tokens long.
     "graceful_shutdown_timeout_s": 60.0,
+    # What keeps a model from loading (no such model, too little memory) seldom goes away by trying again.
+    "max_constructor_retry_count": 3,
 }
 
 DEFAULT_TARGET_ONGOING_REQUESTS = 32
@@ -35,15 +46,15 @@ def server_options(config: LLMConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it asks for what cannot be given here.
     """
+    check_installed(engine_named(config.llm_engine))  # on one machine replicas have this environment too
     options = {**DEFAULTS, **config.deployment_config}
     options.pop("name", None)
     scaling = options.get("autoscaling_config")
     if scaling is not None:
         options["autoscaling_config"] = _scaling(scaling, config)
-    options["ray_actor_options"] = dict(options.get("ray_actor_options") or {})
-    if config.runtime_env:
-        environment = options["ray_actor_options"].get("runtime_env") or {}
-        options["ray_actor_options"]["runtime_env"] = {**environment, **config.runtime_env}
+    elif options.get("num_replicas") == "auto":
+        options["autoscaling_config"] = _scaling({}, config)
+    options["ray_actor_options"] = _resources(options.get("ray_actor_options"), config)
     return options
 
 
@@ -51,6 +62,8 @@ def _scaling(given: Any, config: LLMConfig) -> dict[str, Any]:
     """Scaling aims at what fills an engine's batch, unless it is told otherwise."""
     if isinstance(given, AutoscalingConfig):
         given = given.model_dump(exclude_unset=True)
+    if given.get("target_metrics"):
+        return dict(given)
     target = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
     return {"target_ongoing_requests": float(target), **given}
 
@@ -61,3 +74,56 @@ def scales_to_zero(config: LLMConfig) -> bool:
     if isinstance(scaling, AutoscalingConfig):
         return scaling.min_replicas == 0
     return scaling is not None and scaling.get("min_replicas") == 0
+
+
+def replica_placement(config: LLMConfig) -> ReplicaPlacement:
+    """The workers of one replica, and what each needs.
+
+    Raises:
+        ConfigError: the hardware cannot be what the config says.
+    """
+    engine = engine_named(config.llm_engine)
+    accelerator = config.accelerator_config
+    if accelerator is not None and accelerator.topology is not None:
+        raise ConfigError("accelerator_config.topology: slices of TPUs are not available on one machine; remove it")
+    named: Kind | None = None
+    if accelerator is not None:
+        named = accelerator.kind
+    elif config.accelerator_type is not None:
+        named = kind_of_type(config.accelerator_type)
+    device = config.engine_kwargs.get("device")
+    # A config of a large model can be tried out with the simulated engine as it is.
+    placement = None if engine.gpu_use == "never" else config.placement_group_config
+    # Looking for GPUs may cost a process; only where the answer counts.
+    told = engine.gpu_use != "where there are some" or any(x is not None for x in (named, placement, device))
+    kind = hardware_kind(
+        engine.gpu_use,
+        0 if told else machine_gpus(),
+        device=None if device is None else str(device),
+        accelerator_kind=named,
+        placement=placement,
+    )
+    return place_replica(ParallelSizes.of(config.engine_kwargs), kind, config.accelerator_type, placement)
+
+
+def _resources(given: Any, config: LLMConfig) -> dict[str, Any]:
+    """`ray_actor_options`: what the user says there, else what the workers need."""
+    if isinstance(given, RayActorOptions):
+        given = given.model_dump(exclude_unset=True)
+    resources = dict(given or {})
+    share = replica_placement(config).on_one_machine()
+    # CPUs are a hint on one machine; a replica's own share of them is in the workers'.
+    resources.setdefault("num_cpus", max(1.0, share.num_cpus))
+    resources.setdefault("num_gpus", share.num_gpus)
+    if share.memory is not None:
+        resources.setdefault("memory", share.memory)
+    resources["resources"] = {**share.resources, **(resources.get("resources") or {})}
+    environment = resources.get("runtime_env") or {}
+    if isinstance(environment, RuntimeEnv):
+        environment = environment.model_dump(exclude_unset=True)
+    if config.runtime_env:
+        variables = {**(environment.get("env_vars") or {}), **(config.runtime_env.get("env_vars") or {})}
+        environment = {**environment, **config.runtime_env, "env_vars": variables}
+    if environment:
+        resources["runtime_env"] = environment
+    return resources

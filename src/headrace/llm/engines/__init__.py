@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from headrace.config.problems import wrong_choice
 from headrace.exceptions import ConfigError
@@ -17,6 +17,9 @@ from headrace.exceptions import ConfigError
 if TYPE_CHECKING:
     from headrace.llm.config import LLMConfig
     from headrace.llm.engines.protocol import InferenceEngine
+
+
+GpuUse = Literal["never", "where asked for", "where there are some"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class EngineEntry:
         module, attribute: where its class is.
         requires: the package that it needs; None where nothing has to be installed.
         extra: of ours, which installs that package.
-        takes_gpus: it runs on GPUs where there are some.
+        gpu_use: whether it runs on GPUs: never, where the config asks for it, or wherever there are some.
     """
 
     name: str
@@ -35,22 +38,29 @@ class EngineEntry:
     attribute: str
     requires: str | None = None
     extra: str | None = None
-    takes_gpus: bool = False
+    gpu_use: GpuUse = "never"
 
 
 ENGINES = {
     entry.name: entry
     for entry in (
-        EngineEntry("vllm", "headrace.llm.engines.vllm", "VLLMEngine", "vllm", "vllm", takes_gpus=True),
+        EngineEntry("vllm", "headrace.llm.engines.vllm", "VLLMEngine", "vllm", "vllm", gpu_use="where there are some"),
         EngineEntry(
             "transformers",
             "headrace.llm.engines.transformers",
             "TransformersEngine",
             "transformers",
             "transformers",
-            takes_gpus=True,
+            gpu_use="where there are some",
         ),
-        EngineEntry("llamacpp", "headrace.llm.engines.llamacpp", "LlamaCppEngine", "llama_cpp", "llamacpp"),
+        EngineEntry(
+            "llamacpp",
+            "headrace.llm.engines.llamacpp",
+            "LlamaCppEngine",
+            "llama_cpp",
+            "llamacpp",
+            gpu_use="where asked for",
+        ),
         EngineEntry("simulated", "headrace.llm.engines.simulated", "SimulatedEngine"),
     )
 }
@@ -72,22 +82,32 @@ def engine_named(name: str) -> EngineEntry:
     return entry
 
 
+def check_installed(entry: EngineEntry) -> None:
+    """Does nothing if what an engine needs is installed here.
+
+    Raises:
+        ConfigError: it is not; names the extra that installs it, and the engines that would run.
+    """
+    if _is_installed(entry):
+        return
+    others = ", ".join(other.name for other in ENGINES.values() if _is_installed(other))
+    raise ConfigError(
+        f"llm_engine: '{entry.name}' needs the package '{entry.requires}', which is not installed here: "
+        f"pip install 'headrace[{entry.extra}]'. Installed are the engines: {others}"
+    )
+
+
+def _is_installed(entry: EngineEntry) -> bool:
+    return entry.requires is None or find_spec(entry.requires) is not None
+
+
 def make_engine(config: LLMConfig) -> InferenceEngine:
     """The engine of a config, not started.
 
     Raises:
-        ConfigError: what it needs is not installed; names the extra that installs it.
+        ConfigError: what it needs is not installed, or an argument of its is wrong.
     """
     entry = engine_named(config.llm_engine)
-    if entry.requires is not None and find_spec(entry.requires) is None:
-        others = ", ".join(
-            f"'{other.name}'"
-            for other in ENGINES.values()
-            if other is not entry and (other.requires is None or find_spec(other.requires) is not None)
-        )
-        raise ConfigError(
-            f"llm_engine: '{entry.name}' needs the package '{entry.requires}', which is not installed here: "
-            f"pip install 'headrace[{entry.extra}]'. Installed are the engines {others}"
-        )
+    check_installed(entry)
     engine: InferenceEngine = getattr(import_module(entry.module), entry.attribute)(config)
     return engine

@@ -26,7 +26,8 @@ class Pace:
         since_first = now - self.began - self.first_s
         if since_first < 0:
             return sent
-        due = length if self.each_s == 0 else 1 + int(since_first / self.each_s + 1e-6)
+        steps = length if self.each_s == 0 else min(since_first / self.each_s, length)
+        due = 1 + int(steps + 1e-6)
         return max(sent, min(due, length, sent + TOKENS_AT_ONCE))
 
     def time_of(self, token: int) -> float:
