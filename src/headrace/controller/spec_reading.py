@@ -57,8 +57,7 @@ def process_of(
 ) -> ProcessSpec:
     """The process of a replica. `runtime_env` is the application's, `logging` the instance's; the deployment's own win
     over them."""
-    outer = RuntimeEnv(**{name: value for name, value in runtime_env.items() if name in RuntimeEnv.model_fields})
-    environment = options.ray_actor_options.runtime_env.over(outer)
+    environment = environment_of(options, runtime_env)
     return ProcessSpec(
         name=f"{PROCESS_PREFIX}{replica_id}",
         role="replica",
@@ -74,3 +73,9 @@ def process_of(
         env=environment.env_vars,
         cwd=environment.working_dir,
     )
+
+
+def environment_of(options: DeploymentOptions | None, runtime_env: dict[str, Any]) -> RuntimeEnv:
+    """The environment of a deployment's processes inside its application's; None for the application's alone."""
+    outer = RuntimeEnv(**{name: value for name, value in runtime_env.items() if name in RuntimeEnv.model_fields})
+    return outer if options is None else options.ray_actor_options.runtime_env.over(outer)

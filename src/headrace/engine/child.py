@@ -44,7 +44,7 @@ def _leave_the_root_behind(spec: ProcessSpec, context: ProcessContext, root_pid:
     _end_with_the_root(context, root_pid)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     prctl.name_process(f"headrace:{spec.role}")
-    if spec.role in ("replica", "builder"):
+    if spec.role in ("replica", "builder", "policy"):
         _be_the_first_to_go_without_memory()
     orphans.mark_descendants(context.session_dir.name)
     os.environ.update(spec.env)

@@ -17,7 +17,7 @@ class ProcessSpec(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: unique among the living processes of the instance.
-        role: "controller", "proxy", "replica" or "builder".
+        role: "controller", "proxy", "replica", "builder" or "policy".
         entry: "package.module:function", called with a `ProcessContext`. When it returns, the process ends with status
             0; what it raises is printed and ends it with status 1.
         args: what msgpack can carry.

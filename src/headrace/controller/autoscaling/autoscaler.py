@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from msgspec.structs import replace
+
 from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.spec import AutoscalingStatus, Load, ScalingDecision
+from headrace.controller.autoscaling.asker import Opinion
 from headrace.controller.autoscaling.caller_loads import CallerLoads
-from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
+from headrace.controller.autoscaling.decision import AutoscalingState, Observation, bounds, decide
+from headrace.controller.autoscaling.load_window import LoadWindow
 
 KEPT_DECISIONS = 100
 
@@ -26,15 +30,19 @@ class Autoscaler:
     Attributes:
         target: how many replicas are wanted.
         look_again_at: when `decide` should be called although nothing was observed; None for never.
+        bounds: the fewest and the most replicas that were allowed when it was last decided.
     """
 
     def __init__(self, config: AutoscalingConfig, target: int, hold_until: float = 0.0) -> None:
         self.config = config
         self.target = target
         self.look_again_at: float | None = None
+        self.bounds = (config.min_replicas, config.max_replicas)
         self._hold_until = hold_until
         self._state = AutoscalingState()
         self._loads = CallerLoads()
+        self._queued = LoadWindow()
+        self._opinion: Opinion | None = None
         self._reason = "the initial number"
         self._decisions: deque[ScalingDecision] = deque(maxlen=KEPT_DECISIONS)
 
@@ -55,16 +63,25 @@ class Autoscaler:
         """A caller is gone. Returns whether that changes the load."""
         return self._loads.forget(caller)
 
-    def decide(self, now: float, running: int, starting: int) -> ScalingDecision | None:
-        """Look at the load and set `target`. Returns the decision if it is another target than before."""
+    def decide(self, now: float, running: int, starting: int, opinion: Opinion | None = None) -> ScalingDecision | None:
+        """Look at the load and set `target`. Returns the decision if it is another target than before.
+
+        `opinion`: what a policy of the user's says, which then decides in place of the load.
+        """
         self._loads.expire(now)
         ongoing = self._loads.total.ongoing
+        self._opinion = opinion
+        self._queued = self._queued.observed(now, self._loads.total.queued, self.config.look_back_period_s)
         if now < self._hold_until and not (ongoing and self.target == 0):
             self.look_again_at = self._hold_until
             return None
         observation = Observation(
             now=now, running=running, starting=starting, target=self.target, total_ongoing=ongoing
         )
+        if opinion is not None:
+            wanted = opinion.wanted if opinion.wanted is not None else float(self.target)
+            observation = replace(observation, wanted=wanted, wanted_because=opinion.reason)
+        self.bounds = bounds(self.config, observation)
         decision = decide(self.config, self._state, observation)
         self._state, self._reason = decision.state, decision.reason
         moments = [at for at in (decision.look_again_at, self._loads.next_expiry) if at is not None]
@@ -72,10 +89,32 @@ class Autoscaler:
         self.look_again_at = soonest if soonest < float("inf") else None
         if decision.target == self.target:
             return None
-        change = ScalingDecision(at=time.time(), previous=self.target, target=decision.target, reason=decision.reason)
+        change = ScalingDecision(
+            at=time.time(),
+            previous=self.target,
+            target=decision.target,
+            reason=decision.reason,
+            policy=opinion.policy if opinion is not None else None,
+        )
         self.target = decision.target
         self._decisions.append(change)
         return change
+
+    @property
+    def load(self) -> Load:
+        """What is under way at this moment."""
+        return self._loads.total
+
+    def aggregates(self, now: float) -> tuple[float, float]:
+        """Ongoing requests, and the queued ones among them, aggregated as the config says."""
+        how, look_back_s, load = self.config.aggregation_function, self.config.look_back_period_s, self._loads.total
+        ongoing = self._state.load.observed(now, load.ongoing, look_back_s).aggregate(now, look_back_s, how)
+        queued = self._queued.observed(now, load.queued, look_back_s).aggregate(now, look_back_s, how)
+        return ongoing, queued
+
+    def last_scaled(self, up: bool) -> float | None:
+        """When the target was last raised, or lowered: Unix time, seconds."""
+        return next((d.at for d in reversed(self._decisions) if (d.target > d.previous) is up), None)
 
     def status(self) -> AutoscalingStatus:
         load = self._loads.total
@@ -85,4 +124,6 @@ class Autoscaler:
             callers=len(self._loads),
             reason=self._reason,
             decisions=list(self._decisions),
+            policy=self._opinion.policy if self._opinion is not None else None,
+            policy_problem=self._opinion.problem if self._opinion is not None else None,
         )

@@ -45,7 +45,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         running: replicas that serve. `starting`: those that do not yet.
         target: how many are wanted at present.
         total_ongoing: requests queued at callers and running at replicas at this moment, each counted once.
-        wanted: how many replicas a policy of the user asks for; None where the load decides.
+        wanted: how many replicas a policy of the user asks for; None where the load decides. `wanted_because`: why, in
+            a sentence.
         scheduled_min: minimum that a schedule sets for this moment.
         target_capacity: percentage of `min_replicas` and `max_replicas` that holds at present; None for all.
         capacity_grows: that percentage was raised last; `initial_replicas` is the minimum then.
@@ -57,6 +58,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     target: int
     total_ongoing: float
     wanted: float | None = None
+    wanted_because: str = ""
     scheduled_min: int = 0
     target_capacity: float | None = None
     capacity_grows: bool = False
@@ -88,7 +90,7 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     4. A step is taken when the load has asked for one in its direction, without a break, for that direction's delay.
        It is the smallest of those asked for meanwhile, as the stabilisation window of Kubernetes'
        HorizontalPodAutoscaler has it: acting on the last moment's load would swing with its noise.
-       The first request at zero replicas gets one at once.
+       The first request at zero replicas gets one at once, and so does a policy that asks for more than nothing.
     """
     now = observation.now
     lowest, highest = bounds(config, observation)
@@ -110,6 +112,8 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     step = min(max(step, lowest), highest)
     if step < target and target > 1:
         step = max(1, step)  # the last replica goes by itself, with a delay of its own
+    if observation.wanted is not None and observation.running == 0 and step > target:
+        return Decision(step, reason, replace(state, direction=0), now)
     return _delayed(config, state, now, target, step, reason)
 
 
@@ -139,7 +143,8 @@ def _with_load(config: AutoscalingConfig, state: AutoscalingState, observation: 
 
 def _needed(config: AutoscalingConfig, state: AutoscalingState, observation: Observation) -> tuple[float, str]:
     if observation.wanted is not None:
-        return max(0.0, observation.wanted), f"the policy asks for {_number(observation.wanted)}"
+        because = observation.wanted_because or f"the policy asks for {_number(observation.wanted)}"
+        return max(0.0, observation.wanted), because
     how, look_back_s = config.aggregation_function, config.look_back_period_s
     ongoing = state.load.aggregate(observation.now, look_back_s, how)
     needed = ongoing / config.target_ongoing_requests
