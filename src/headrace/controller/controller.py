@@ -30,6 +30,7 @@ from headrace.controller import replica_machine as rm
 from headrace.controller.adoption import adopt_all
 from headrace.controller.applications import Applications
 from headrace.controller.autoscaling.callers import Callers
+from headrace.controller.autoscaling.policies import Policies
 from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.services import Services, describe_exit
@@ -69,6 +70,8 @@ class Controller:
         self.callers = Callers(self._caller_gone)
         http = self.config.http
         self._loop = asyncio.get_running_loop()
+        log_options = self.config.logging.model_dump(mode="json")
+        self.policies = Policies(engine, session_dir, secret, log_options)
         self._services = Services(
             engine=engine,
             store=store,
@@ -78,9 +81,10 @@ class Controller:
             mark=self.mark,
             room_made=self._room_made,
             anyone_leaving=self._anyone_leaving,
+            policies=self.policies,
             root_path=http.root_path if http is not None else "",
             max_body_bytes=http.max_body_bytes if http is not None else None,
-            logging=self.config.logging.model_dump(mode="json"),
+            logging=log_options,
         )
         self._dirty: dict[DeploymentManager, None] = {}
         self._scheduled: asyncio.Handle | None = None
@@ -100,6 +104,7 @@ class Controller:
         exits = self._loop.create_task(self._follow_exits())
         self._tasks.add(exits)
         await adopt_all(self.applications, self.engine, self._services.secret)
+        await self.policies.begin()
         self._begun = True
         self.hub.open()
         for manager in self.applications.managers:
@@ -114,6 +119,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.builds.close()
+        self.policies.close()
         for manager in self.applications.managers:
             manager.close()
 
@@ -173,6 +179,7 @@ class Controller:
                     runner.feed(rm.ProcessExited(describe_exit(exited)))
                 else:
                     self.builds.exited(exited)
+                    self.policies.exited(exited)
 
     def _manager_of(self, replica_id: str) -> DeploymentManager | None:
         app, _, rest = replica_id.partition("#")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.policy_call import DeploymentFacts
 from headrace.config.spec import (
     ApplicationSpec,
     DeploymentSpec,
@@ -19,7 +20,9 @@ from headrace.config.spec import (
     ReplicaSpec,
 )
 from headrace.controller import deployment_view, reconcile
+from headrace.controller.autoscaling.asker import Asker
 from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
+from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_machine import Cause, Phase, Replica
@@ -69,8 +72,10 @@ class DeploymentManager:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._autoscaler: Autoscaler | None = None
+        self._policy: Asker | None = None
         if self.options.autoscaling_config is not None:
             self._autoscaler = self._resume_autoscaling(self.options.autoscaling_config, stored.target)
+            self._policy = services.policies.join(self, spec, application)
         self._told: str | None = None
         self._history = self._recall(stored)
         self.publish()
@@ -122,12 +127,15 @@ class DeploymentManager:
     def _take_on_autoscaling(self, config: AutoscalingConfig | None, had: int) -> None:
         if config is None:
             if self._autoscaler is not None:
-                self._autoscaler = None
+                self._autoscaler = self._policy = None
+                self._services.policies.leave(self)
                 self._services.store.remove_target(self.app, self.name)
-        elif self._autoscaler is None:
+            return
+        if self._autoscaler is None:
             self._autoscaler = Autoscaler(config, had if config.initial_replicas is None else config.initial_replicas)
         else:
             self._autoscaler.configure(config)
+        self._policy = self._services.policies.join(self, self.spec, self.application)
 
     def _begin(self, change: Change) -> None:
         self.change, self.in_transition, self._recovered, self.verdict = change, True, False, Verdict.CONVERGING
@@ -135,6 +143,8 @@ class DeploymentManager:
     def delete(self) -> None:
         """Want no replicas any more."""
         self.deleting = True
+        self._services.policies.leave(self)
+        self._policy = None
         self.publish()
         self._services.mark(self)
 
@@ -221,7 +231,11 @@ class DeploymentManager:
             return
         phases = [r.replica.phase for r in self.runners.values() if r.replica.active]
         running = phases.count(Phase.RUNNING)
-        decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running)
+        opinion = self._policy.opinion(self.name) if self._policy is not None else None
+        decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running, opinion)
+        if self._policy is not None:
+            scaler = self._autoscaler
+            self._policy.look(self.name, (scaler.target, scaler.load, scaler.config, self._running_ids()))
         if self._autoscaler.look_again_at is not None:
             self._look_again = self._loop.call_at(self._autoscaler.look_again_at, self._services.mark, self)
         if decision is None:
@@ -236,6 +250,23 @@ class DeploymentManager:
         )
         if not halted and not (self.in_transition and self.change is Change.DEPLOY):
             self._begin(Change.AUTO_UPSCALE if decision.target > decision.previous else Change.AUTO_DOWNSCALE)
+
+    # For a policy of the user's.
+
+    def _running_ids(self) -> list[str]:
+        return [r.replica_id for r in self.runners.values() if r.replica.phase is Phase.RUNNING]
+
+    @property
+    def policy_interval_s(self) -> float:
+        assert self._autoscaler is not None
+        return self._autoscaler.config.metrics_interval_s
+
+    def policy_facts(self) -> DeploymentFacts:
+        assert self._autoscaler is not None, "a policy decides for deployments that scale themselves"
+        return facts_of(self._autoscaler, self.name, self._running_ids(), self._loop.time())
+
+    def policy_answered(self) -> None:
+        self._services.mark(self)
 
     def _conclude(self, plan: Plan) -> None:
         before, self.verdict = self.verdict, plan.verdict

@@ -8,12 +8,15 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.controller.store import Store
 from headrace.controller.watch import WatchHub
 from headrace.engine.process import ProcessExited
 from headrace.engine.protocol import Engine
+
+if TYPE_CHECKING:
+    from headrace.controller.autoscaling.policies import Policies
 
 _LETTERS = string.ascii_lowercase + string.digits
 
@@ -27,6 +30,7 @@ class Services:
         mark: asks for a manager's next look at its replicas; called with itself.
         room_made: called when resources have become free.
         anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
+        policies: the autoscaling policies that users have written.
     """
 
     engine: Engine
@@ -37,6 +41,7 @@ class Services:
     mark: Callable[[object], None]
     room_made: Callable[[], None]
     anyone_leaving: Callable[[], bool]
+    policies: Policies
     root_path: str = ""
     max_body_bytes: int | None = None
     logging: dict[str, Any] = field(default_factory=dict)
@@ -44,10 +49,18 @@ class Services:
 
     def new_short_id(self) -> str:
         """Five letters and digits that no socket of this session is named after."""
-        while True:
-            short_id = "".join(self.random.choices(_LETTERS, k=5))
-            if not (self.session_dir / f"{short_id}.sock").exists():
-                return short_id
+        return new_short_id(self.session_dir, self.random)
+
+
+_system_random = random.SystemRandom()
+
+
+def new_short_id(session_dir: Path, random: random.Random = _system_random) -> str:
+    """Five letters and digits that no socket in the session folder is named after."""
+    while True:
+        short_id = "".join(random.choices(_LETTERS, k=5))
+        if not (session_dir / f"{short_id}.sock").exists():
+            return short_id
 
 
 def describe_exit(exited: ProcessExited) -> str:
