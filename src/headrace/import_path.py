@@ -20,6 +20,10 @@ from headrace.deployments import Application
 from headrace.exceptions import ApplicationBuildError, ConfigError
 
 
+_INSTEAD_OF_RAYS = {"ray.serve.llm": "headrace.llm"}
+"""Modules that config files written for Ray Serve name. Their builders would make applications of Ray's."""
+
+
 def load_application(import_path: str, args: dict[str, Any] | None = None) -> Application[Any]:
     """Imports an application, or a function that builds one and calls it.
 
@@ -35,6 +39,7 @@ def load_application(import_path: str, args: dict[str, Any] | None = None) -> Ap
         ConfigError: the arguments are not what the function takes.
     """
     module_name, attribute = _split(import_path)
+    module_name = _INSTEAD_OF_RAYS.get(module_name, module_name)
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
         sys.path.insert(0, folder)
