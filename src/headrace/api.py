@@ -340,7 +340,7 @@ def delete(name: str, _blocking: bool = True) -> None:
     client = _client.find()
     client.delete([name])
     if _blocking:
-        client.wait_until(lambda status: all(application.name != name for application in status.applications))
+        client.wait_until(lambda status: not status.applications, [name])
 
 
 def rollback(name: str = DEFAULT_APP, to: int | None = None, _blocking: bool = True) -> None:

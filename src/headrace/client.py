@@ -29,6 +29,7 @@ from headrace.config.spec import (
     InstanceStatus,
     RollbackReply,
     RollbackRequest,
+    StatusRequest,
 )
 from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError
 from headrace.router.hub import RouterHub, current_hub, known_hub, set_hub
@@ -179,8 +180,12 @@ class Client:
         config: dict[str, Any] = self.call("config", type=dict)
         return config
 
-    def wait_until(self, settled: Callable[[InstanceStatus], bool]) -> InstanceStatus:
+    def wait_until(self, settled: Callable[[InstanceStatus], bool], names: list[str] | None = None) -> InstanceStatus:
         """Wait until the instance's status is as wanted; looks again whenever an application's status changes.
+
+        Args:
+            settled: says whether it is.
+            names: the applications that it wants to know of; None for all.
 
         Raises:
             NotRunningError: the instance has ended.
@@ -189,7 +194,8 @@ class Client:
         while True:
             seen = self.call("changed", ChangedRequest(since=seen), type=int, timeout_s=_FOR_EVER_S)
             began = time.monotonic()
-            status: InstanceStatus = self.call("status", type=InstanceStatus, timeout_s=_FOR_EVER_S)
+            method, body = ("status", None) if names is None else ("status_of", StatusRequest(names=names))
+            status: InstanceStatus = self.call(method, body, type=InstanceStatus, timeout_s=_FOR_EVER_S)
             if settled(status):
                 return status
             # A controller of a thousand deployments has better to do than to tell of each of their steps.
@@ -212,7 +218,7 @@ class Client:
                     raise DeploymentFailedError(f"application {name!r} failed to deploy: {application.message}")
             return all(by_name[name].status == "RUNNING" for name in names)
 
-        return self.wait_until(settled)
+        return self.wait_until(settled, names)
 
     def shutdown(self) -> None:
         """End the instance, after what is in flight has been answered, and this connection."""

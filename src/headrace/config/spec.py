@@ -363,6 +363,12 @@ class ProxyStatus(msgspec.Struct, kw_only=True):
     status: str  # STARTING | HEALTHY | UNHEALTHY | DRAINED
 
 
+class StatusRequest(msgspec.Struct, kw_only=True):
+    """`names`: the applications that are asked after; there may be a thousand others."""
+
+    names: list[str]
+
+
 class ChangedRequest(msgspec.Struct, kw_only=True):
     """`since`: the number that the last call of `changed` returned, 0 for none."""
 

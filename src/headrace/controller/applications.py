@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from headrace.config.problems import nearest
 from headrace.config.spec import (
@@ -147,8 +147,14 @@ class Applications:
         self._services = services
         self._request_timeout_s = request_timeout_s
         versions = services.store.load_versions()
-        self.by_name = {name: Application(stored, versions, services) for name, stored in services.store.load().items()}
-        self.publish_routes()
+        self.by_name: dict[str, Application] = {}
+        # Kept as they change: neither a deploy nor a route's change looks at all applications.
+        self._routes: dict[str, RouteEntry] = {}
+        self._owners: dict[str, str] = {}
+        for name, stored in services.store.load().items():
+            self.by_name[name] = Application(stored, versions, services)
+            self._own_route(name)
+        self.publish_routes(self.by_name)
 
     def deploy(
         self,
@@ -174,6 +180,8 @@ class Applications:
         now = time.time()
         self._services.store.put(specs, now, declared, restores)
         for spec in specs:
+            self._disown_route(spec.name)
+        for spec in specs:
             application = self.by_name.get(spec.name)
             if application is None:
                 stored = StoredApplication(spec=spec, deployed_at=now, declared=declared, deleting=False)
@@ -182,8 +190,10 @@ class Applications:
                     self._services.mark(manager)
             else:
                 application.update(spec, now, declared)
-        self.delete(leaving)
-        self.publish_routes()
+            self._own_route(spec.name)
+        if leaving:
+            self._delete(leaving)
+        self.publish_routes([*leaving, *(spec.name for spec in specs)])
         return [spec.name for spec in specs]
 
     def history(self, name: str, undo_build: bool) -> ApplicationHistory:
@@ -234,18 +244,28 @@ class Applications:
         Raises:
             ConfigError: two applications want one route.
         """
-        routes = {
-            application.spec.route_prefix: name
-            for name, application in self.by_name.items()
-            if not application.deleting and name not in wanted and name not in leaving
-        }
+        taken: dict[str, str] = {}
         for name, route in wanted.items():
-            if route is not None and route in routes:
+            if route is None:
+                continue
+            owner = taken.get(route) or self._owners.get(route, name)
+            if route in taken or (owner not in wanted and owner not in leaving):
                 raise ConfigError(
-                    f"route_prefix: '{route}' of application '{name}' is the route of application '{routes[route]}'; "
-                    f"give one of them another route_prefix, or delete '{routes[route]}' first"
+                    f"route_prefix: '{route}' of application '{name}' is the route of application '{owner}'; "
+                    f"give one of them another route_prefix, or delete '{owner}' first"
                 )
-            routes[route] = name
+            taken[route] = name
+
+    def _own_route(self, name: str) -> None:
+        spec = self.by_name[name].spec
+        if spec.route_prefix is not None and not self.by_name[name].deleting:
+            self._owners[spec.route_prefix] = name
+
+    def _disown_route(self, name: str) -> None:
+        application = self.by_name.get(name)
+        route = application.spec.route_prefix if application is not None else None
+        if route is not None and self._owners.get(route) == name:
+            del self._owners[route]
 
     def _check(self, specs: list[ApplicationSpec], leaving: list[str]) -> None:
         self.check_routes({spec.name: spec.route_prefix for spec in specs}, leaving)
@@ -263,10 +283,14 @@ class Applications:
             ConfigError: there is no such application. Nothing has changed then.
         """
         self._existing(names)
+        self._delete(names)
+        self.publish_routes(names)
+
+    def _delete(self, names: list[str]) -> None:
         self._services.store.mark_deleting(names)
         for name in names:
+            self._disown_route(name)
             self.by_name[name].delete()
-        self.publish_routes()
 
     def _existing(self, names: list[str]) -> None:
         for name in names:
@@ -277,27 +301,34 @@ class Applications:
 
     def progress(self, names: set[str]) -> None:
         """Follow up on what replicas of these applications have done: retire what is replaced, forget what is gone."""
-        routes = False
-        for name in names & self.by_name.keys():
+        known = names & self.by_name.keys()
+        for name in known:
             application = self.by_name[name]
-            before = application.route
             application.progress()
-            routes = routes or application.route != before
             if application.gone:
                 del self.by_name[name]
                 self._services.store.remove(name)
                 for manager in application.managers.values():
                     self._services.hub.remove(manager.key)
                 logger.debug("application '%s' is deleted", name)
-        if routes:
-            self.publish_routes()
+        self.publish_routes(known)
 
-    def publish_routes(self) -> None:
-        routes = [route for application in self.by_name.values() if (route := application.route) is not None]
-        for route in routes:
-            if route.request_timeout_s is None:
+    def publish_routes(self, names: Iterable[str]) -> None:
+        """Tell proxies of the routes of these applications, if they are news."""
+        changed = not self._routes
+        for name in names:
+            application = self.by_name.get(name)
+            route = application.route if application is not None else None
+            if route is not None and route.request_timeout_s is None:
                 route.request_timeout_s = self._request_timeout_s
-        self._services.hub.set(ROUTES, RoutingTable(routes=routes))
+            if route != self._routes.get(name):
+                changed = True
+                if route is None:
+                    del self._routes[name]
+                else:
+                    self._routes[name] = route
+        if changed:
+            self._services.hub.set(ROUTES, RoutingTable(routes=list(self._routes.values())))
 
     @property
     def managers(self) -> Iterator[DeploymentManager]:

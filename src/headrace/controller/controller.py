@@ -87,6 +87,7 @@ class Controller:
             logging=log_options,
         )
         self._dirty: dict[DeploymentManager, None] = {}
+        self._waiting: set[DeploymentManager] = set()
         self._scheduled: asyncio.Handle | None = None
         self._begun = False
         self._emptied = asyncio.Event()
@@ -138,6 +139,7 @@ class Controller:
         for manager in dirty:
             try:
                 manager.reconcile()
+                self._note_waiting(manager)
             except Exception:
                 # A mistake of ours in one deployment must not stop the others.
                 logger.exception("deployment %s: internal error; looked at again soon", manager.key)
@@ -161,10 +163,15 @@ class Controller:
             await asyncio.shield(self._change)
         return self._changes
 
+    def _note_waiting(self, manager: DeploymentManager) -> None:
+        if manager.waiting and not manager.deleting:
+            self._waiting.add(manager)
+        else:
+            self._waiting.discard(manager)
+
     def _room_made(self) -> None:
-        for manager in self.applications.managers:
-            if manager.waiting:
-                self.mark(manager)
+        for manager in self._waiting:
+            self.mark(manager)
 
     def _anyone_leaving(self) -> bool:
         return any(not r.replica.active for m in self.applications.managers for r in m.runners.values())
@@ -224,13 +231,17 @@ class Controller:
         for manager in self.applications.managers:
             manager.forget_caller(caller)
 
-    def application_statuses(self) -> list[ApplicationStatus]:
-        return [
-            *(a.status(self.builds.state(name)) for name, a in self.applications.by_name.items()),
-            *self.builds.statuses(),
-        ]
+    def application_statuses(self, names: list[str] | None = None) -> list[ApplicationStatus]:
+        """Of all applications, or of those among `names` that there are."""
+        if names is None:
+            known = self.applications.by_name.items()
+        else:
+            known = {n: a for n in names if (a := self.applications.by_name.get(n)) is not None}.items()
+        building = (status for status in self.builds.statuses() if names is None or status.name in names)
+        return [*(a.status(self.builds.state(name)) for name, a in known), *building]
 
-    async def status(self) -> InstanceStatus:
+    async def status(self, names: list[str] | None = None) -> InstanceStatus:
+        """Of the instance, with all applications or only these."""
         pids = {process.name: process.pid for process in await self.engine.list() if process.role == "proxy"}
         expected = {f"proxy-{index}" for index in range(self.config.http.num_proxies if self.config.http else 0)}
         proxies = [
@@ -253,7 +264,7 @@ class Controller:
             rest_host=rest_host,
             rest_port=rest_port,
             proxies=proxies,
-            applications=self.application_statuses(),
+            applications=self.application_statuses(names),
         )
 
     async def shutdown(self) -> None:

@@ -17,6 +17,7 @@ from headrace.config.spec import (
     ReportModelsRequest,
     RollbackReply,
     RollbackRequest,
+    StatusRequest,
     WatchRequest,
     WatchUpdate,
 )
@@ -28,6 +29,7 @@ def rpc_server(controller: Controller) -> RpcServer:
     """Serves `deploy`, `delete`, `history`, `rollback`, `status`, `config`, `changed`, `watch`, `report_load`,
     `report_models` and `shutdown`.
 
+    `status_of` tells of some applications what `status` tells of all.
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
     """
 
@@ -45,6 +47,9 @@ def rpc_server(controller: Controller) -> RpcServer:
 
     async def status() -> InstanceStatus:
         return await controller.status()
+
+    async def status_of(body: StatusRequest) -> InstanceStatus:
+        return await controller.status(body.names)
 
     async def config() -> dict[str, Any]:
         return controller.config.model_dump(mode="json")
@@ -72,6 +77,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "history": history,
         "rollback": rollback,
         "status": status,
+        "status_of": status_of,
         "config": config,
         "changed": changed,
         "watch": watch,
