@@ -33,6 +33,7 @@ from headrace.controller.autoscaling.callers import Callers
 from headrace.controller.autoscaling.policies import Policies
 from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
+from headrace.controller.metrics import ControllerMetrics
 from headrace.controller.services import Services, describe_exit
 from headrace.controller.spec_reading import PROCESS_PREFIX
 from headrace.controller.store import Store
@@ -96,6 +97,16 @@ class Controller:
         self._tasks: set[asyncio.Task[None]] = set()
         self.applications = Applications(self._services, http.request_timeout_s if http is not None else None)
         self.builds = Builds(self._services, self.applications)
+        self._loops = 0
+        self.metrics = ControllerMetrics(
+            session_dir,
+            secret,
+            self.config.metrics_prefix,
+            managers=lambda: list(self.applications.managers),
+            statuses=self.application_statuses,
+            counts=self._services.counts,
+            loops=lambda: self._loops,
+        )
 
     def _unknown(self, key: str) -> RoutingTable | DeploymentTargets:
         return RoutingTable() if key == ROUTES else self.applications.no_such_deployment(key)
@@ -135,6 +146,7 @@ class Controller:
 
     def _reconcile(self) -> None:
         self._scheduled = None
+        self._loops += 1
         dirty, self._dirty = self._dirty, {}
         for manager in dirty:
             try:

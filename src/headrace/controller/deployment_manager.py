@@ -25,6 +25,7 @@ from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
 from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
+from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
 from headrace.controller.replica_runner import ReplicaRunner, Where
 from headrace.controller.services import Services
@@ -379,6 +380,7 @@ class DeploymentManager:
             engine=self._services.engine,
             on_change=self._changed,
             on_reconfigured=self._reconfigured,
+            counts=self._services.counts.setdefault((self.app, self.name), DeploymentCounts()),
         )
 
     async def adopt(self, info: ProcessInfo) -> None:

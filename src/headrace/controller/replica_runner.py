@@ -24,6 +24,7 @@ from headrace.config.spec import (
 )
 from headrace.controller import replica_machine as rm
 from headrace.controller.health import BLOCKED_AFTER_S, check_health, does_nothing, is_stopped, read_vitals
+from headrace.controller.replica_counts import DeploymentCounts, ReplicaTimes
 from headrace.controller.replica_machine import Action, Phase, Replica
 from headrace.controller.status import replica_state
 from headrace.engine.process import ProcessSpec
@@ -71,6 +72,7 @@ class ReplicaRunner:
         version, config: what `reconcile` knows it by.
         on_change: called with the runner and the state before, after every event that changed something.
         on_reconfigured: called with the config and, if the replica refused it, why.
+        counts: its deployment's.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class ReplicaRunner:
         engine: Engine,
         on_change: Callable[[ReplicaRunner, Replica], None],
         on_reconfigured: Callable[[ReplicaRunner, str, str | None], None],
+        counts: DeploymentCounts,
     ) -> None:
         self.replica_id = replica_id
         self.spec = spec
@@ -104,6 +107,7 @@ class ReplicaRunner:
         self._on_change = on_change
         self._on_reconfigured = on_reconfigured
         self._client: RpcClient | None = None
+        self._times = ReplicaTimes(counts, replica_id, self.started_at)
         self._start_in_flight = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._doings: dict[Action, Callable[[], Coroutine[Any, Any, None]]] = {
@@ -159,6 +163,7 @@ class ReplicaRunner:
         if self.replica.phase is Phase.RUNNING and self.running_since is None:
             self.running_since = self.loop.time()
         if self.replica != before:
+            self._times.moved(before, self.replica, self.loop.time())
             # First of all, so that routers hear of a replica's leaving before it is told to drain.
             self._on_change(self, before)
         for action in actions:
@@ -316,8 +321,10 @@ class ReplicaRunner:
             except (OSError, WireError):
                 client = None
             pid = self.replica.pid
+            began = self.loop.time()
             finding = await check_health(client, self.where.vitals, self.where.secret, timeout_s, pid)
             if finding is not None:
+                self._times.checked(finding, self.loop.time() - began)
                 self.feed(finding)
 
     async def _drain(self) -> None:
@@ -352,9 +359,11 @@ class ReplicaRunner:
         self, request: ReconfigureRequest, spec: ReplicaSpec, options: DeploymentOptions, config: str
     ) -> None:
         refused = None
+        began = self.loop.time()
         try:
             client = await self._connected(CONNECT_FOR_S)
             await client.call("reconfigure", request)
+            self._times.reconfigured(self.loop.time() - began)
         except RpcError as error:
             refused = error.message
         except (OSError, WireError):

@@ -24,6 +24,7 @@ from headrace.controller.controller import VERSION, Controller
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_schema import SOURCES, instance_details
 from headrace.exceptions import ConfigError
+from headrace.observe.exposition import CONTENT_TYPE
 
 logger = logging.getLogger("headrace.controller")
 
@@ -31,6 +32,10 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 RAY_VERSION = "2.60.0"
 """The release of Ray whose REST API this is; Ray's own clients look at it."""
 RAY_API_VERSION = "4"
+
+
+SCALE = "/api/v1/applications/{name}/deployments/{deployment}/scale"
+"""Where Ray Serve's external scalers send what they want."""
 
 
 class RestApi:
@@ -52,9 +57,11 @@ class RestApi:
                 Route("/api/headrace/status", self.status, methods=["GET"]),
                 Route("/api/headrace/applications/{name}/history", self.history, methods=["GET"]),
                 Route("/api/headrace/applications/{name}/rollback", self.rollback, methods=["POST"]),
+                Route(SCALE, self.scale, methods=["POST"]),
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 Route("/-/healthz", self.healthz, methods=["GET"]),
+                *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],
             exception_handlers={
@@ -118,6 +125,28 @@ class RestApi:
         self._controller.delete([name])
         return JSONResponse({})
 
+    async def scale(self, request: Request) -> Response:
+        """Want `{"target_num_replicas": number}` of a deployment whose application has an external scaler."""
+        target = target_num_replicas(await _json_body(request))
+        application = self._controller.applications.by_name[self._deployed(request)]
+        name = request.path_params["deployment"]
+        manager = application.managers.get(name)
+        if manager is None:
+            raise HTTPException(
+                404,
+                _no_such(f"deployment '{name}' in application '{application.spec.name}'", name, application.managers),
+            )
+        if manager.deleting:
+            raise HTTPException(412, f"deployment '{name}' is being deleted")
+        if not application.spec.external_scaler_enabled:
+            raise HTTPException(
+                412,
+                f"application '{application.spec.name}' takes no numbers of replicas from outside; deploy it with "
+                "external_scaler_enabled: true",
+            )
+        manager.scale(target)
+        return JSONResponse({"message": f"deployment '{name}' is scaled to {target} replicas"})
+
     async def history(self, request: Request) -> Response:
         """What has been deployed as an application, newest first, and to what a rollback returns."""
         name = self._deployed(request)
@@ -154,14 +183,39 @@ class RestApi:
             }
         )
 
+    async def metrics(self, request: Request) -> Response:
+        """What a proxy shows at `/-/metrics`: there may be none."""
+        return Response(await self._controller.metrics.scrape(), headers={"content-type": CONTENT_TYPE})
+
     async def healthz(self, request: Request) -> Response:
         return PlainTextResponse("success")
 
 
 def _no_application(name: str, names: Any) -> str:
+    return _no_such(f"application '{name}'", name, names)
+
+
+def _no_such(what: str, name: str, names: Any) -> str:
     meant = nearest(name, names)
     hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(sorted(names)) or 'none'}"
-    return f"there is no application '{name}'; {hint}"
+    return f"there is no {what}; {hint}"
+
+
+def target_num_replicas(body: Any) -> int:
+    """What an external scaler asks for, as the body of its request says.
+
+    Raises:
+        HTTPException: 400, it is something else.
+    """
+    field = "target_num_replicas"
+    if not isinstance(body, dict) or field not in body:
+        meant = nearest(field, body) if isinstance(body, dict) else None
+        hint = f"; did you mean it by '{meant}'?" if meant else ""
+        raise HTTPException(400, f'the body must be {{"{field}": NUMBER}}{hint}')
+    target = body[field]
+    if type(target) is not int or target < 0:
+        raise HTTPException(400, f"{field}: must be a whole number that is at least 0, not {target!r}")
+    return target
 
 
 async def _json_body(request: Request, empty: Any = None) -> Any:

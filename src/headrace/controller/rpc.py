@@ -22,12 +22,13 @@ from headrace.config.spec import (
     WatchUpdate,
 )
 from headrace.controller.controller import Controller
+from headrace.observe.exposition import Family
 from headrace.wire.rpc import RpcServer
 
 
 def rpc_server(controller: Controller) -> RpcServer:
     """Serves `deploy`, `delete`, `history`, `rollback`, `status`, `config`, `changed`, `watch`, `report_load`,
-    `report_models` and `shutdown`.
+    `report_models`, `metrics` and `shutdown`.
 
     `status_of` tells of some applications what `status` tells of all.
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
@@ -68,6 +69,9 @@ def rpc_server(controller: Controller) -> RpcServer:
     async def report_load(body: ReportLoadRequest) -> None:
         controller.report_load(body.caller, body.loads)
 
+    async def metrics(prefix: str) -> list[Family]:
+        return await controller.metrics.families(prefix)
+
     async def shutdown() -> None:
         await controller.shutdown()
 
@@ -83,6 +87,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "watch": watch,
         "report_load": report_load,
         "report_models": report_models,
+        "metrics": metrics,
         "shutdown": shutdown,
     }
     return RpcServer(handlers)

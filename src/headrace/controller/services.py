@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.store import Store
 from headrace.controller.watch import WatchHub
 from headrace.engine.process import ProcessExited
@@ -26,6 +27,7 @@ class Services:
     """
     Attributes:
         root_path, max_body_bytes: the instance's HTTP options that replicas need.
+        counts: what has happened to replicas, by application and deployment.
         logging: how replicas log that have no logging_config of their own.
         mark: asks for a manager's next look at its replicas; called with itself.
         room_made: called when resources have become free.
@@ -45,6 +47,7 @@ class Services:
     root_path: str = ""
     max_body_bytes: int | None = None
     logging: dict[str, Any] = field(default_factory=dict)
+    counts: dict[tuple[str, str], DeploymentCounts] = field(default_factory=dict)
     random: random.Random = field(default_factory=random.SystemRandom)
 
     def new_short_id(self) -> str:

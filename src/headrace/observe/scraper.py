@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.observe import catalogue
-from headrace.observe.collectors import collect_process
+from headrace.observe.buckets import LOOP_MS, Buckets
+from headrace.observe.collectors import add_collector, collect_process
 from headrace.observe.exposition import Family, merge, render
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 logger = logging.getLogger("headrace.observe")
 
@@ -28,21 +34,31 @@ class Scraper:
         folder: of the instance; the sockets in it are its processes.
         own: name of this process's socket there, which is not asked.
         prefix: of the names of metrics.
-        labels: what tells this process from others.
+        component, actor_id: what this process is, and its name, which no other process of the instance ever has.
         ask: how another one is asked; raises OSError or anything else where it does not answer.
     """
 
-    def __init__(self, folder: Path, own: str, prefix: str, labels: dict[str, str], ask: Ask) -> None:
+    def __init__(self, folder: Path, own: str, prefix: str, component: str, actor_id: str, ask: Ask) -> None:
         self._folder = folder
         self._own = own
         self._prefix = prefix
-        self._labels = labels
+        self._actor_id = actor_id
+        self._loop_labels = {"component": component, "loop_type": "main", "actor_id": actor_id}
+        self._loop_latency = Buckets(LOOP_MS)
         self._ask = ask
         self._running: asyncio.Task[bytes] | None = None
+        add_collector(self._of_loop, labelled=True)
 
     async def own_families(self, prefix: str) -> list[Family]:
         """What this process has to tell to another one's scrape."""
-        return collect_process(prefix, self._labels)
+        asked = time.monotonic()
+        await asyncio.sleep(0)
+        self._loop_latency.add(1000 * (time.monotonic() - asked))
+        return collect_process(prefix, {"actor_id": self._actor_id})
+
+    def _of_loop(self) -> Iterator[Metric]:
+        yield from catalogue.LOOP_LATENCY.family([(self._loop_labels, self._loop_latency)])
+        yield from catalogue.LOOP_TASKS.family([(self._loop_labels, len(asyncio.all_tasks()))])
 
     async def scrape(self) -> bytes:
         """The node's metrics as text. Scrapes that come while one is under way get the same answer."""
@@ -55,7 +71,7 @@ class Scraper:
         self._running = None
 
     async def _scrape(self) -> bytes:
-        paths = [path for path in (self._folder / CONTROLLER, *sorted(self._folder.glob("*.vitals")))]
+        paths = [self._folder / CONTROLLER, *sorted(self._folder.glob("*.vitals"))]
         others = [asyncio.create_task(self._asked(path)) for path in paths if path.name != self._own]
         own = await self.own_families(self._prefix)
         answers = [await other for other in others]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.observe import catalogue
-from headrace.observe.buckets import LOOP_MS, Buckets
 from headrace.observe.collectors import add_collector
 from headrace.observe.exposition import Family
 from headrace.observe.http_counts import HttpCounts
@@ -31,6 +27,9 @@ class ProxyMetrics:
         prefix: of the names of metrics.
         counts: what it has answered.
         hub: holds its routers.
+
+    Attributes:
+        scrape: returns the metrics of the whole node, as text.
     """
 
     def __init__(self, name: str, session_dir: Path, secret: bytes, prefix: str, counts: HttpCounts, hub: RouterHub):
@@ -40,8 +39,8 @@ class ProxyMetrics:
         self._secret = secret
         self._counts = counts
         self._hub = hub
-        self._loop_latency = Buckets(LOOP_MS)
-        self._scraper = Scraper(session_dir, self._socket.name, prefix, {"actor_id": self._actor_id}, self._ask)
+        self._scraper = Scraper(session_dir, self._socket.name, prefix, "proxy", self._actor_id, self._ask)
+        self.scrape = self._scraper.scrape
         add_collector(self._own, labelled=True)
 
     async def serve(self) -> None:
@@ -51,22 +50,7 @@ class ProxyMetrics:
         listener.bind(str(self._socket))
         listener.listen(16)
         listener.setblocking(False)
-        await RpcServer({"metrics": self.families}).start(listener, self._secret)
-
-    async def scrape(self) -> bytes:
-        """The metrics of the whole node, as text."""
-        await self._turn()
-        return await self._scraper.scrape()
-
-    async def families(self, prefix: str) -> list[Family]:
-        """The metrics of this process alone."""
-        await self._turn()
-        return await self._scraper.own_families(prefix)
-
-    async def _turn(self) -> None:
-        asked = time.monotonic()
-        await asyncio.sleep(0)
-        self._loop_latency.add(1000 * (time.monotonic() - asked))
+        await RpcServer({"metrics": self._scraper.own_families}).start(listener, self._secret)
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(
@@ -75,8 +59,5 @@ class ProxyMetrics:
         return answer
 
     def _own(self) -> Iterator[Metric]:
-        loop = {"component": "proxy", "loop_type": "main", "actor_id": self._actor_id}
         yield from self._counts.families(self._actor_id)
         yield from router_families(list(self._hub.known_routers()), self._actor_id, through_handles=False)
-        yield from catalogue.LOOP_LATENCY.family([(loop, self._loop_latency)])
-        yield from catalogue.LOOP_TASKS.family([(loop, len(asyncio.all_tasks()))])
