@@ -20,7 +20,7 @@ from headrace.config.spec import (
 from headrace.controller import deploys
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.services import Services
-from headrace.controller.spec_reading import options_of
+from headrace.controller.spec_reading import keeps_target, options_of
 from headrace.controller.status import application_status
 from headrace.controller.store import StoredApplication, StoredVersion
 from headrace.controller.watch import ROUTES
@@ -137,6 +137,7 @@ class Application:
             deployments=deployments,
             config=self.spec.config,
             declared=self.declared,
+            external_scaler_enabled=self.spec.external_scaler_enabled,
         )
 
 
@@ -178,7 +179,7 @@ class Applications:
         leaving = self.undeclared({spec.name for spec in specs}) if replace_all else []
         self._check(specs, leaving)
         now = time.time()
-        self._services.store.put(specs, now, declared, restores)
+        self._services.store.put(specs, now, declared, restores, self._outdated_targets(specs))
         for spec in specs:
             self._disown_route(spec.name)
         for spec in specs:
@@ -195,6 +196,17 @@ class Applications:
             self._delete(leaving)
         self.publish_routes([*leaving, *(spec.name for spec in specs)])
         return [spec.name for spec in specs]
+
+    def _outdated_targets(self, specs: list[ApplicationSpec]) -> list[tuple[str, str]]:
+        outdated = []
+        for new in specs:
+            application = self.by_name.get(new.name)
+            old = {} if application is None else {manager.name: manager for manager in application.all_managers}
+            for deployment in new.deployments:
+                manager = old.get(deployment.name)
+                if manager is not None and not keeps_target(manager.spec, manager.application, deployment, new):
+                    outdated.append((new.name, deployment.name))
+        return outdated
 
     def history(self, name: str, undo_build: bool) -> ApplicationHistory:
         """What has been deployed as an application; `undo_build` as for `rollback_target`.
@@ -359,6 +371,11 @@ class Applications:
 
 def _check_deployment(application: ApplicationSpec, deployment: DeploymentSpec) -> None:
     try:
-        options_of(deployment)
+        options = options_of(deployment)
     except ConfigError as error:
         raise ConfigError(f"application '{application.name}': {error}") from error
+    if application.external_scaler_enabled and options.autoscaling_config is not None:
+        raise ConfigError(
+            f"application '{application.name}': external_scaler_enabled: excludes the autoscaling_config of deployment "
+            f"'{deployment.name}'; remove one of them"
+        )

@@ -33,6 +33,7 @@ from headrace.controller.spec_reading import (
     PROCESS_PREFIX,
     config_of,
     differ,
+    keeps_target,
     options_of,
     process_of,
     resources_of,
@@ -77,6 +78,9 @@ class DeploymentManager:
         if self.options.autoscaling_config is not None:
             self._autoscaler = self._resume_autoscaling(self.options.autoscaling_config, stored.target)
             self._policy = services.policies.join(self, spec, application)
+        self._set_from_outside: int | None = None
+        if self._autoscaler is None and application.external_scaler_enabled:
+            self._set_from_outside = stored.target
         self._told: str | None = None
         self._history = self._recall(stored)
         self.publish()
@@ -96,7 +100,21 @@ class DeploymentManager:
     @property
     def num_replicas(self) -> int:
         """How many replicas are wanted."""
-        return self.options.initial_num_replicas if self._autoscaler is None else self._autoscaler.target
+        if self._autoscaler is not None:
+            return self._autoscaler.target
+        return self.options.initial_num_replicas if self._set_from_outside is None else self._set_from_outside
+
+    def scale(self, num_replicas: int) -> None:
+        """Want so many replicas, as something outside says. That is in the store before it is acted on."""
+        had = self.num_replicas
+        if num_replicas == had:
+            return
+        self._services.store.put_target(self.app, self.name, num_replicas)
+        self._set_from_outside = num_replicas
+        logger.info("deployment %s: %d replicas instead of %d, set from outside", self.key, num_replicas, had)
+        if self.verdict is not Verdict.HALTED and not (self.in_transition and self.change is Change.DEPLOY):
+            self._begin(Change.AUTO_UPSCALE if num_replicas > had else Change.AUTO_DOWNSCALE)
+        self._services.mark(self)
 
     def update(self, spec: DeploymentSpec, application: ApplicationSpec) -> None:
         """Want this from now on. What needs no restart is taken on by the running replicas.
@@ -105,6 +123,8 @@ class DeploymentManager:
             ConfigError: the options are wrong; nothing has changed then.
         """
         options, had, was_deleting = options_of(spec), self.num_replicas, self.deleting
+        if not keeps_target(self.spec, self.application, spec, application):
+            self._set_from_outside = None
         self.application, self.options, self.deleting = application, options, False
         old_spec, self.spec = self.spec, spec
         self.config = config_of(spec)
@@ -119,6 +139,8 @@ class DeploymentManager:
             wanted = self.num_replicas
             only_scaled = {**spec.options, "num_replicas": 0} == {**old_spec.options, "num_replicas": 0}
             self._begin(Change.DEPLOY if not only_scaled else Change.UPSCALE if wanted > had else Change.DOWNSCALE)
+        elif self.num_replicas != had:
+            self._begin(Change.UPSCALE if self.num_replicas > had else Change.DOWNSCALE)
         for runner in self.runners.values():
             if runner.version == spec.version and runner.config == self.config:
                 runner.options = options
@@ -492,6 +514,7 @@ class DeploymentManager:
             retry_in_s=self._wake.when() - now if self._wake is not None else None,
             busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
             starting=deployment_view.longest_starting(runners, now),
+            policy_problem=self._policy.problem if self._policy is not None else None,
         )
         autoscaling = self._autoscaler.status() if self._autoscaler is not None else None
         return deployment_view.status(self.spec, facts, runners, autoscaling)

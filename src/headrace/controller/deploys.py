@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.config.deployment_options import RESTARTING_OPTIONS
-from headrace.config.spec import ApplicationSpec, DeploymentSpec, DeployRecord
+from headrace.config.spec import ApplicationSpec, DeploymentSpec, DeployRecord, PolicySpec
 from headrace.exceptions import ConfigError
 
 KEPT = 10
@@ -31,6 +31,8 @@ def version_of(spec: ApplicationSpec) -> str:
         spec.config,
         spec.request_timeout_s,
         [(deployment.name, deployment.version, deployment.options) for deployment in spec.deployments],
+        spec.external_scaler_enabled,
+        [policy.version for policy in (spec.policy, *(d.policy for d in spec.deployments)) if policy is not None],
     )
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
 
@@ -45,6 +47,10 @@ def changes(old: ApplicationSpec | None, new: ApplicationSpec) -> str:
         told.append(f"route_prefix {old.route_prefix} → {new.route_prefix}")
     if old.request_timeout_s != new.request_timeout_s:
         told.append(f"request_timeout_s {old.request_timeout_s} → {new.request_timeout_s}")
+    if old.external_scaler_enabled != new.external_scaler_enabled:
+        told.append(f"external scaler {'on' if new.external_scaler_enabled else 'off'}")
+    if _version(old.policy) != _version(new.policy):
+        told.append("autoscaling policy")
     for deployment in new.deployments:
         known = before.pop(deployment.name, None)
         parts = ["new"] if known is None else _deployment_changes(known, deployment)
@@ -61,7 +67,13 @@ def _deployment_changes(old: DeploymentSpec, new: DeploymentSpec) -> list[str]:
         parts.append("arguments")
     elif old.version != new.version and not RESTARTING_OPTIONS & set(names):
         parts.append("code")
+    if "autoscaling_config" not in names and _version(old.policy) != _version(new.policy):
+        parts.append("autoscaling policy")
     return parts
+
+
+def _version(policy: PolicySpec | None) -> str | None:
+    return None if policy is None else policy.version
 
 
 def _option_change(name: str, old: Any, new: Any) -> str:

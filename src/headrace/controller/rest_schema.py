@@ -50,7 +50,7 @@ def _application(application: ApplicationStatus) -> dict[str, Any]:
         "last_deployed_time_s": application.last_deployed_time_s,
         "deployed_app_config": application.config,
         "source": _source(application),
-        "external_scaler_enabled": False,
+        "external_scaler_enabled": application.external_scaler_enabled,
         "deployments": {d.name: _deployment(d) for d in application.deployments},
     }
 
@@ -98,11 +98,11 @@ def _autoscaling(deployment: DeploymentStatus) -> dict[str, Any] | None:
                 "reason": decision.reason,
                 "prev_num_replicas": decision.previous,
                 "curr_num_replicas": decision.target,
-                "policy": None,
+                "policy": decision.policy,
             }
             for decision in scaling.decisions
         ],
         "metrics": {"queued": scaling.queued, "running": scaling.running, "callers": scaling.callers},
         "metrics_health": "HEALTHY",
-        "errors": [],
+        "errors": [scaling.policy_problem] if scaling.policy_problem is not None else [],
     }

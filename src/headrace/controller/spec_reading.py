@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.spec import DeploymentSpec
+from headrace.config.spec import ApplicationSpec, DeploymentSpec
 from headrace.engine.process import ProcessSpec
 from headrace.engine.resources import ResourceRequest
 
@@ -38,6 +38,21 @@ def options_of(spec: DeploymentSpec) -> DeploymentOptions:
 def differ(one: DeploymentSpec, other: DeploymentSpec) -> bool:
     """Whether replicas of the two, or their number, would differ."""
     return one.version != other.version or one.options != other.options
+
+
+def keeps_target(
+    old: DeploymentSpec, old_application: ApplicationSpec, new: DeploymentSpec, new_application: ApplicationSpec
+) -> bool:
+    """Whether the number of replicas that was decided on last counts after a deploy, too.
+
+    It does where the load, or a policy, goes on deciding, and where something outside does and the deploy does not ask
+    for another number itself.
+    """
+    scaled_itself, scales_itself = (spec.options.get("autoscaling_config") is not None for spec in (old, new))
+    if scaled_itself or scales_itself:
+        return scaled_itself and scales_itself
+    from_outside = old_application.external_scaler_enabled and new_application.external_scaler_enabled
+    return from_outside and old.options.get("num_replicas") == new.options.get("num_replicas")
 
 
 def resources_of(options: DeploymentOptions) -> ResourceRequest:

@@ -41,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True):
         retry_in_s: seconds until a replica is tried again.
         busy: replicas whose user code blocks their event loop, and for how long.
         starting: the replica that has been starting for longest, and for how long, seconds.
+        policy_problem: name of the autoscaling policy that does not decide at present, and why.
     """
 
     target: int
@@ -57,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True):
     retry_in_s: float | None = None
     busy: tuple[tuple[str, float], ...] = ()
     starting: tuple[str, float] | None = None
+    policy_problem: tuple[str, str] | None = None
 
 
 _STARTED = {
@@ -89,7 +91,7 @@ def deployment_status(facts: Facts) -> tuple[str, str, str]:
         scales_itself = facts.change in (Change.AUTO_UPSCALE, Change.AUTO_DOWNSCALE)
         return _STARTED[facts.change], "AUTOSCALING" if scales_itself else "CONFIG_UPDATE_STARTED", _progress(facts)
     if facts.verdict is Verdict.SETTLED:
-        return "HEALTHY", "UNSPECIFIED" if facts.recovered else _COMPLETED[facts.change], _busy(facts)
+        return "HEALTHY", "UNSPECIFIED" if facts.recovered else _COMPLETED[facts.change], _remarks(facts)
     return "UNHEALTHY", "HEALTH_CHECK_FAILED", _progress(facts)
 
 
@@ -138,11 +140,17 @@ def _last_failure(facts: Facts) -> str:
     return f"{message} Error:\n{last_lines(history.last_failure)}"
 
 
-def _busy(facts: Facts) -> str:
-    return " ".join(
+def _remarks(facts: Facts) -> str:
+    """What is noteworthy where all that is wanted runs."""
+    remarks = [
         f"Replica {replica_id} is busy: its code has blocked the event loop for {blocked_s:.0f} s."
         for replica_id, blocked_s in facts.busy
-    )
+    ]
+    if facts.policy_problem is not None:
+        name, problem = facts.policy_problem
+        stay = f"{_count(facts.target, 'replica')} {'stays' if facts.target == 1 else 'stay'}"
+        remarks.append(f"{stay}, since the autoscaling policy {name} {last_lines(problem)}")
+    return " ".join(remarks)
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ CREATE TABLE versions (
 """
 
 _LATER_TABLES = """
--- How many replicas autoscaling wanted last.
+-- How many replicas autoscaling, or an external scaler, wanted last.
 CREATE TABLE IF NOT EXISTS targets (
     app TEXT NOT NULL, deployment TEXT NOT NULL, num_replicas INTEGER NOT NULL, PRIMARY KEY (app, deployment)
 ) STRICT;
@@ -64,7 +64,7 @@ class StoredApplication(msgspec.Struct, kw_only=True, frozen=True):
 class StoredVersion(msgspec.Struct, kw_only=True, frozen=True):
     """`good`: the last deployment that ran in full number. `halted`: the version that was given up, for `reason`.
 
-    `target`: how many replicas autoscaling wanted last; None if it never changed that.
+    `target`: how many replicas autoscaling, or an external scaler, wanted last; None if it never changed that.
     """
 
     good: DeploymentSpec | None = None
@@ -150,13 +150,22 @@ class Store:
         }
 
     def put(
-        self, specs: list[ApplicationSpec], deployed_at: float, declared: bool, restores: int | None = None
+        self,
+        specs: list[ApplicationSpec],
+        deployed_at: float,
+        declared: bool,
+        restores: int | None = None,
+        outdated_targets: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Want these applications; all of them or, after a crash, none.
 
-        `restores`: the deploy that is brought back by this one.
+        Args:
+            restores: the deploy that is brought back by this one.
+            outdated_targets: deployments (and their applications before them) whose stored target counts no more.
         """
         with self._transaction():
+            for app, deployment in outdated_targets:
+                self.remove_target(app, deployment)
             for spec in specs:
                 self._record_deploy(spec, deployed_at, declared, restores)
                 self._db.execute(
@@ -276,7 +285,7 @@ class Store:
         self._db.execute("DELETE FROM targets WHERE app = ? AND deployment = ?", (app, deployment))
 
     def put_target(self, app: str, deployment: str, num_replicas: int) -> None:
-        """Want so many replicas of a deployment that scales itself."""
+        """Want so many replicas of a deployment that scales itself, or is scaled from outside."""
         self._db.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)", (app, deployment, num_replicas))
 
     @contextmanager

@@ -92,6 +92,11 @@ class Asker:
             self._seen[deployment] = seen
             self._ask_at(self._loop.time())
 
+    @property
+    def problem(self) -> tuple[str, str] | None:
+        """The policy's name and why it does not decide at present; None if it does."""
+        return None if self.runner.problem is None else (self._name, self.runner.problem)
+
     def opinion(self, deployment: str) -> Opinion:
         """What the policy says of a deployment."""
         problem, answer = self.runner.problem, self.runner.answer
