@@ -10,10 +10,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from weakref import WeakSet
 
 from headrace.batching.failures import own_copies
 from headrace.batching.per_instance import PerInstance
 from headrace.exceptions import ConfigError, ConfigTypeError, HeadraceError
+from headrace.observe.model_counts import ModelCounts
 from headrace.router import loaded_models
 from headrace.router.context import current
 
@@ -50,11 +52,17 @@ class _Models:
         self._door = asyncio.Lock()
         self._place_changed = asyncio.Event()
         loaded_models.register(self)
+        _all.add(self)
+        _counts.export()
 
     def model_ids(self) -> list[str]:
         return [*self._loaded, *self._loads]
 
+    def loaded_ids(self) -> list[str]:
+        return list(self._loaded)
+
     async def get(self, instance: object | None, model_id: str) -> Any:
+        _counts.requests += 1
         model = self._loaded.get(model_id, _MISSING)
         if model is not _MISSING:
             self._loaded.move_to_end(model_id)
@@ -96,7 +104,9 @@ class _Models:
                 self._places -= 1
                 raise
             self._loaded[model_id] = model
-            logger.debug("loaded model %r in %.3f s", model_id, time.monotonic() - started)
+            took_s = time.monotonic() - started
+            _counts.load_ms.add(1000 * took_s)
+            logger.debug("loaded model %r in %.3f s", model_id, took_s)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -148,7 +158,13 @@ class _Models:
         finally:
             self._places -= 1
             self._place_changed.set()
-        logger.debug("unloaded model %r in %.3f s", model_id, time.monotonic() - started)
+        took_s = time.monotonic() - started
+        _counts.unload_ms.add(1000 * took_s)
+        logger.debug("unloaded model %r in %.3f s", model_id, took_s)
+
+
+_all: WeakSet[_Models] = WeakSet()
+_counts = ModelCounts(lambda: sorted({model_id for models in list(_all) for model_id in models.loaded_ids()}))
 
 
 class _Loader:

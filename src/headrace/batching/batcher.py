@@ -18,6 +18,7 @@ from headrace.batching.failures import own_copies
 from headrace.batching.forming import BatchFormer, Limits
 from headrace.batching.target import Kind, Target, key_of, shape_in
 from headrace.exceptions import BatchError
+from headrace.observe.batch_counts import batch_counts
 from headrace.router.context import request_context
 
 # uvloop's timers count in whole milliseconds from when the loop last looked at the clock, so they may fire early.
@@ -55,6 +56,17 @@ class Batcher:
         self._timer_due = math.inf
         self._no_context = Context()  # for timers: they belong to no request
         self._threads: ThreadPoolExecutor | None = None
+        self._counts = batch_counts(getattr(target.function, "__name__", target.name))
+        self._counts.queues.add(self)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait; may be asked from any thread."""
+        while True:
+            try:
+                return len(self._former)
+            except RuntimeError:  # it changed meanwhile
+                continue
 
     def submit(self, instance: object | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Line a request up, and start its batch if that is full.
@@ -107,6 +119,7 @@ class Batcher:
             for call in calls:
                 call.batch = batch
             self.running[batch] = None
+            self._counts.began(len(calls), self._limits.max_batch_size, [now - call.arrived for call in calls])
             batch.task = self.loop.create_task(self._run(batch), context=calls[0].context)
 
     def _arm(self, now: float) -> None:
@@ -130,6 +143,7 @@ class Batcher:
         self._start_due(due if now < due <= now + _TIMER_RESOLUTION_S else now)
 
     async def _run(self, batch: RunningBatch) -> None:
+        began = time.monotonic()
         request = shared_request(batch.calls)
         request_context.set(request)
         again: Callable[[], object] = self._look
@@ -158,6 +172,7 @@ class Batcher:
             self._fail(batch, error)
         finally:
             del self.running[batch]
+            self._counts.ended(time.monotonic() - began)
             batch.calls = []  # they refer to the batch: no circle, so that items are freed now
             again()
 
