@@ -8,9 +8,7 @@ import logging
 
 from msgspec.structs import replace
 
-from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.deployment_options import DeploymentOptions
-from headrace.config.policy_call import DeploymentFacts
 from headrace.config.spec import (
     ApplicationSpec,
     DeploymentSpec,
@@ -20,20 +18,17 @@ from headrace.config.spec import (
     ReplicaSpec,
 )
 from headrace.controller import deployment_view, reconcile
-from headrace.controller.autoscaling.asker import Asker
-from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
-from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
 from headrace.controller.replica_runner import ReplicaRunner, Where
+from headrace.controller.scaler import Scaler
 from headrace.controller.services import Services
 from headrace.controller.spec_reading import (
     PROCESS_PREFIX,
     config_of,
     differ,
-    keeps_target,
     options_of,
     process_of,
     resources_of,
@@ -70,17 +65,9 @@ class DeploymentManager:
         self._unannounced = False
         self._waiting_for: str | None = None
         self._wake: asyncio.TimerHandle | None = None
-        self._look_again: asyncio.TimerHandle | None = None
         self._services = services
         self._loop = asyncio.get_running_loop()
-        self._autoscaler: Autoscaler | None = None
-        self._policy: Asker | None = None
-        if self.options.autoscaling_config is not None:
-            self._autoscaler = self._resume_autoscaling(self.options.autoscaling_config, stored.target)
-            self._policy = services.policies.join(self, spec, application)
-        self._set_from_outside: int | None = None
-        if self._autoscaler is None and application.external_scaler_enabled:
-            self._set_from_outside = stored.target
+        self._scaler = Scaler(self, spec, application, self.options, stored.target, services)
         self._told: str | None = None
         self._history = self._recall(stored)
         self.publish()
@@ -90,31 +77,24 @@ class DeploymentManager:
             return History(start_failures=self.desired().failure_limit, last_failure=stored.reason)
         return History(settled=stored.good is not None and stored.good.version == self.spec.version)
 
-    def _resume_autoscaling(self, config: AutoscalingConfig, target: int | None) -> Autoscaler:
-        if target is None:
-            return Autoscaler(config, self.options.initial_num_replicas)
-        return Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
-
     # What is wanted.
 
     @property
     def num_replicas(self) -> int:
         """How many replicas are wanted."""
-        if self._autoscaler is not None:
-            return self._autoscaler.target
-        return self.options.initial_num_replicas if self._set_from_outside is None else self._set_from_outside
+        return self._scaler.num_replicas
 
     def scale(self, num_replicas: int) -> None:
-        """Want so many replicas, as something outside says. That is in the store before it is acted on."""
+        """Want so many replicas, as something outside says."""
         had = self.num_replicas
-        if num_replicas == had:
-            return
-        self._services.store.put_target(self.app, self.name, num_replicas)
-        self._set_from_outside = num_replicas
-        logger.info("deployment %s: %d replicas instead of %d, set from outside", self.key, num_replicas, had)
+        if self._scaler.set_from_outside(num_replicas):
+            self._rescale(had)
+            self._services.mark(self)
+
+    def _rescale(self, had: int) -> None:
+        """Another number is wanted, and nothing else is new."""
         if self.verdict is not Verdict.HALTED and not (self.in_transition and self.change is Change.DEPLOY):
-            self._begin(Change.AUTO_UPSCALE if num_replicas > had else Change.AUTO_DOWNSCALE)
-        self._services.mark(self)
+            self._begin(Change.AUTO_UPSCALE if self.num_replicas > had else Change.AUTO_DOWNSCALE)
 
     def update(self, spec: DeploymentSpec, application: ApplicationSpec) -> None:
         """Want this from now on. What needs no restart is taken on by the running replicas.
@@ -123,12 +103,10 @@ class DeploymentManager:
             ConfigError: the options are wrong; nothing has changed then.
         """
         options, had, was_deleting = options_of(spec), self.num_replicas, self.deleting
-        if not keeps_target(self.spec, self.application, spec, application):
-            self._set_from_outside = None
         self.application, self.options, self.deleting = application, options, False
         old_spec, self.spec = self.spec, spec
         self.config = config_of(spec)
-        self._take_on_autoscaling(options.autoscaling_config, had)
+        self._scaler.update(spec, application, options)
         if spec.version != old_spec.version or self.verdict is Verdict.HALTED or was_deleting:
             # A deploy asks for another try, also of what was given up.
             settled = self._good is not None and self._good.version == spec.version
@@ -147,27 +125,13 @@ class DeploymentManager:
         self.publish()
         self._services.mark(self)
 
-    def _take_on_autoscaling(self, config: AutoscalingConfig | None, had: int) -> None:
-        if config is None:
-            if self._autoscaler is not None:
-                self._autoscaler = self._policy = None
-                self._services.policies.leave(self)
-                self._services.store.remove_target(self.app, self.name)
-            return
-        if self._autoscaler is None:
-            self._autoscaler = Autoscaler(config, had if config.initial_replicas is None else config.initial_replicas)
-        else:
-            self._autoscaler.configure(config)
-        self._policy = self._services.policies.join(self, self.spec, self.application)
-
     def _begin(self, change: Change) -> None:
         self.change, self.in_transition, self._recovered, self.verdict = change, True, False, Verdict.CONVERGING
 
     def delete(self) -> None:
         """Want no replicas any more."""
         self.deleting = True
-        self._services.policies.leave(self)
-        self._policy = None
+        self._scaler.leave()
         self.publish()
         self._services.mark(self)
 
@@ -246,50 +210,12 @@ class DeploymentManager:
         self._conclude(plan)
 
     def _autoscale(self) -> None:
-        if self._look_again is not None:
-            self._look_again.cancel()
-            self._look_again = None
-        halted = self.verdict is Verdict.HALTED
-        if self._autoscaler is None or (halted and not self.serving):
+        if self.verdict is Verdict.HALTED and not self.serving:
+            self._scaler.cancel()
             return
-        phases = [r.replica.phase for r in self.runners.values() if r.replica.active]
-        running = phases.count(Phase.RUNNING)
-        opinion = self._policy.opinion(self.name) if self._policy is not None else None
-        decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running, opinion)
-        if self._policy is not None:
-            scaler = self._autoscaler
-            self._policy.look(self.name, (scaler.target, scaler.load, scaler.config, self._running_ids()))
-        if self._autoscaler.look_again_at is not None:
-            self._look_again = self._loop.call_at(self._autoscaler.look_again_at, self._services.mark, self)
-        if decision is None:
-            return
-        self._services.store.put_target(self.app, self.name, decision.target)
-        logger.info(
-            "deployment %s: %d replicas instead of %d: %s",
-            self.key,
-            decision.target,
-            decision.previous,
-            decision.reason,
-        )
-        if not halted and not (self.in_transition and self.change is Change.DEPLOY):
-            self._begin(Change.AUTO_UPSCALE if decision.target > decision.previous else Change.AUTO_DOWNSCALE)
-
-    # For a policy of the user's.
-
-    def _running_ids(self) -> list[str]:
-        return [r.replica_id for r in self.runners.values() if r.replica.phase is Phase.RUNNING]
-
-    @property
-    def policy_interval_s(self) -> float:
-        assert self._autoscaler is not None
-        return self._autoscaler.config.metrics_interval_s
-
-    def policy_facts(self) -> DeploymentFacts:
-        assert self._autoscaler is not None, "a policy decides for deployments that scale themselves"
-        return facts_of(self._autoscaler, self.name, self._running_ids(), self._loop.time())
-
-    def policy_answered(self) -> None:
-        self._services.mark(self)
+        decision = self._scaler.decide()
+        if decision is not None:
+            self._rescale(decision.previous)
 
     def _conclude(self, plan: Plan) -> None:
         before, self.verdict = self.verdict, plan.verdict
@@ -471,13 +397,12 @@ class DeploymentManager:
 
     def report_load(self, caller: str, load: Load) -> None:
         """A caller tells what it has under way here."""
-        if self._autoscaler is not None:
-            self._autoscaler.report(caller, load, self._loop.time())
+        if self._scaler.report(caller, load):
             self._services.mark(self)
 
     def forget_caller(self, caller: str) -> None:
         """A caller is gone, and with it what it had under way."""
-        if self._autoscaler is not None and self._autoscaler.forget(caller):
+        if self._scaler.forget(caller):
             self._services.mark(self)
 
     # What others see.
@@ -514,16 +439,14 @@ class DeploymentManager:
             retry_in_s=self._wake.when() - now if self._wake is not None else None,
             busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
             starting=deployment_view.longest_starting(runners, now),
-            policy_problem=self._policy.problem if self._policy is not None else None,
+            policy_problem=self._scaler.policy_problem,
         )
-        autoscaling = self._autoscaler.status() if self._autoscaler is not None else None
-        return deployment_view.status(self.spec, facts, runners, autoscaling)
+        return deployment_view.status(self.spec, facts, runners, self._scaler.status())
 
     def close(self) -> None:
         """Let go of everything and leave the replicas as they are."""
         if self._wake is not None:
             self._wake.cancel()
-        if self._look_again is not None:
-            self._look_again.cancel()
+        self._scaler.cancel()
         for runner in self.runners.values():
             runner.cancel()

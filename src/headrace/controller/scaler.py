@@ -1,0 +1,186 @@
+"""How many replicas of one deployment are wanted, and who decides that: its options, the load, a policy of the user's,
+or something outside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.deployment_options import DeploymentOptions
+from headrace.config.policy_call import DeploymentFacts
+from headrace.config.spec import ApplicationSpec, AutoscalingStatus, DeploymentSpec, Load, ScalingDecision
+from headrace.controller.autoscaling.asker import Asker
+from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
+from headrace.controller.autoscaling.policy_facts import facts_of
+from headrace.controller.replica_machine import Phase
+from headrace.controller.replica_runner import ReplicaRunner
+from headrace.controller.services import Services
+from headrace.controller.spec_reading import keeps_target
+
+logger = logging.getLogger("headrace.controller")
+
+
+class Scaled(Protocol):
+    """A deployment. `runners`: its replicas, by id."""
+
+    runners: dict[str, ReplicaRunner]
+
+
+class Scaler:
+    """
+    Args:
+        deployment: whose replicas these are; it is marked when the decision may have become another one.
+        spec, application, options: what is wanted.
+        target: how many were wanted last, as the store knows it.
+        services: of the instance.
+    """
+
+    def __init__(
+        self,
+        deployment: Scaled,
+        spec: DeploymentSpec,
+        application: ApplicationSpec,
+        options: DeploymentOptions,
+        target: int | None,
+        services: Services,
+    ) -> None:
+        self._deployment = deployment
+        self._spec, self._application, self._options = spec, application, options
+        self._services = services
+        self._loop = asyncio.get_running_loop()
+        self._look_again: asyncio.TimerHandle | None = None
+        self._autoscaler: Autoscaler | None = None
+        self._policy: Asker | None = None
+        self._set_from_outside: int | None = None
+        if options.autoscaling_config is not None:
+            self._autoscaler = self._resumed(options.autoscaling_config, target)
+            self._policy = services.policies.join(self, spec, application)
+        elif application.external_scaler_enabled:
+            self._set_from_outside = target
+
+    def _resumed(self, config: AutoscalingConfig, target: int | None) -> Autoscaler:
+        if target is None:
+            return Autoscaler(config, self._options.initial_num_replicas)
+        return Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
+
+    @property
+    def num_replicas(self) -> int:
+        """How many replicas are wanted."""
+        if self._autoscaler is not None:
+            return self._autoscaler.target
+        return self._options.initial_num_replicas if self._set_from_outside is None else self._set_from_outside
+
+    def update(self, spec: DeploymentSpec, application: ApplicationSpec, options: DeploymentOptions) -> None:
+        """Go by these from now on."""
+        had, config = self.num_replicas, options.autoscaling_config
+        if not keeps_target(self._spec, self._application, spec, application):
+            self._set_from_outside = None
+        self._spec, self._application, self._options = spec, application, options
+        if config is None:
+            if self._autoscaler is not None:
+                self._autoscaler = None
+                self.leave()
+                self._services.store.remove_target(spec.app, spec.name)
+            return
+        if self._autoscaler is None:
+            self._autoscaler = Autoscaler(config, had if config.initial_replicas is None else config.initial_replicas)
+        else:
+            self._autoscaler.configure(config)
+        self._policy = self._services.policies.join(self, spec, application)
+
+    def set_from_outside(self, num_replicas: int) -> bool:
+        """Want so many replicas, as something outside says. That is in the store before it is acted on.
+
+        Returns:
+            Whether that is another number than before.
+        """
+        had = self.num_replicas
+        if num_replicas == had:
+            return False
+        self._services.store.put_target(self._spec.app, self._spec.name, num_replicas)
+        self._set_from_outside = num_replicas
+        self._say(had, num_replicas, "set from outside")
+        return True
+
+    def decide(self) -> ScalingDecision | None:
+        """Look at the load and the replicas. Returns what was decided if it is another number than before; it is in the
+        store then."""
+        self.cancel()
+        if self._autoscaler is None:
+            return None
+        phases = [r.replica.phase for r in self._deployment.runners.values() if r.replica.active]
+        running = phases.count(Phase.RUNNING)
+        opinion = self._policy.opinion(self._spec.name) if self._policy is not None else None
+        decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running, opinion)
+        if self._policy is not None:
+            scaler = self._autoscaler
+            self._policy.look(self._spec.name, (scaler.target, scaler.load, scaler.config, self._running_ids()))
+        if self._autoscaler.look_again_at is not None:
+            self._look_again = self._loop.call_at(self._autoscaler.look_again_at, self._services.mark, self._deployment)
+        if decision is not None:
+            self._services.store.put_target(self._spec.app, self._spec.name, decision.target)
+            self._say(decision.previous, decision.target, decision.reason)
+        return decision
+
+    def cancel(self) -> None:
+        """Decide nothing by itself any more."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+
+    def leave(self) -> None:
+        """There is nothing left to decide: no policy is asked any more."""
+        self._services.policies.leave(self)
+        self._policy = None
+
+    def _say(self, previous: int, target: int, reason: str) -> None:
+        logger.info(
+            "deployment %s#%s: %d replicas instead of %d: %s",
+            self._spec.app,
+            self._spec.name,
+            target,
+            previous,
+            reason,
+        )
+
+    # What callers have under way.
+
+    def report(self, caller: str, load: Load) -> bool:
+        """A caller tells. Returns whether that matters."""
+        if self._autoscaler is None:
+            return False
+        self._autoscaler.report(caller, load, self._loop.time())
+        return True
+
+    def forget(self, caller: str) -> bool:
+        """A caller is gone. Returns whether that matters."""
+        return self._autoscaler is not None and self._autoscaler.forget(caller)
+
+    # For a policy of the user's, of which this is a `Member`.
+
+    @property
+    def policy_interval_s(self) -> float:
+        assert self._autoscaler is not None
+        return self._autoscaler.config.metrics_interval_s
+
+    def policy_facts(self) -> DeploymentFacts:
+        assert self._autoscaler is not None, "a policy decides for deployments that scale themselves"
+        return facts_of(self._autoscaler, self._spec.name, self._running_ids(), self._loop.time())
+
+    def policy_answered(self) -> None:
+        self._services.mark(self._deployment)
+
+    def _running_ids(self) -> list[str]:
+        return [r.replica_id for r in self._deployment.runners.values() if r.replica.phase is Phase.RUNNING]
+
+    # What others see.
+
+    @property
+    def policy_problem(self) -> tuple[str, str] | None:
+        """Name of the policy that does not decide at present, and why."""
+        return self._policy.problem if self._policy is not None else None
+
+    def status(self) -> AutoscalingStatus | None:
+        return self._autoscaler.status() if self._autoscaler is not None else None
