@@ -13,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.llm.batch.config import BatchConfig as BatchConfig
     from headrace.llm.build import build_llm_deployment as build_llm_deployment
     from headrace.llm.build import build_openai_app as build_openai_app
+    from headrace.llm.callbacks import CallbackBase as CallbackBase
     from headrace.llm.config import LLMConfig as LLMConfig
     from headrace.llm.config_model_loading import CloudMirrorConfig as CloudMirrorConfig
     from headrace.llm.config_model_loading import LoraConfig as LoraConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from headrace.llm.server import LLMServer as LLMServer
 
 _HOMES = {
+    "BatchConfig": "batch.config",
+    "CallbackBase": "callbacks",
     "CloudMirrorConfig": "config_model_loading",
     "EngineRequest": "engines.protocol",
     "EngineResponse": "engines.protocol",

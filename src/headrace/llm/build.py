@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import headrace as serve
+from headrace.llm.batch.config import BatchConfig
+from headrace.llm.batch.service import BatchService
 from headrace.llm.config import LLMConfig
 from headrace.llm.config_serving_args import LLMServingArgs, load_class
 from headrace.llm.ingress import LLMIngress
@@ -71,4 +73,19 @@ def build_openai_app(llm_serving_args: LLMServingArgs | Mapping[str, Any]) -> se
         options["num_replicas"] = max(number for number in asked if number)
     deployment: serve.Deployment[..., Any] = serve.deployment(**options)(cls)
     configs = {config.model_id: config for config in args.llm_configs}
-    return deployment.bind(llm_deployments=deployments, llm_configs=configs, **front.ingress_extra_kwargs)
+    arguments = dict(front.ingress_extra_kwargs)
+    if args.batch_config is not None:
+        arguments["batches"] = _batch_service(deployments, configs, args.batch_config)
+        arguments["max_batch_file_bytes"] = args.batch_config.max_file_bytes
+    return deployment.bind(llm_deployments=deployments, llm_configs=configs, **arguments)
+
+
+def _batch_service(
+    deployments: Mapping[str, serve.Application[Any]], configs: Mapping[str, LLMConfig], config: BatchConfig
+) -> serve.Application[Any]:
+    takes_adapters = frozenset(model_id for model_id, one in configs.items() if one.lora_config is not None)
+    # One replica: it alone writes the folder.
+    deployment: serve.Deployment[..., Any] = serve.deployment(
+        num_replicas=1, max_ongoing_requests=MAX_ONGOING_REQUESTS
+    )(BatchService)
+    return deployment.bind(deployments, takes_adapters, config)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from headrace.config.model import ConfigModel, JsonObject
 from headrace.config.problems import shown
 from headrace.exceptions import ConfigError
+from headrace.llm.batch.config import BatchConfig
 from headrace.llm.config import LLMConfig
 
 
@@ -54,6 +55,7 @@ class LLMServingArgs(ConfigModel):
         llm_configs: one per model: `LLMConfig`s, dicts with their fields, or paths of YAML files.
         ingress_cls_config: the class of the front.
         ingress_deployment_config: options of its deployment.
+        batch_config: how `/v1/files` and `/v1/batches` work (`headrace.llm.BatchConfig`); None for not at all.
     """
 
     title: ClassVar[str] = "wrong LLMServingArgs"
@@ -61,6 +63,7 @@ class LLMServingArgs(ConfigModel):
     llm_configs: list[Annotated[LLMConfig, BeforeValidator(_from_file)]]
     ingress_cls_config: IngressClsConfig = Field(default_factory=IngressClsConfig)
     ingress_deployment_config: JsonObject = Field(default_factory=dict)
+    batch_config: BatchConfig | None = Field(default_factory=BatchConfig)
 
     if TYPE_CHECKING:
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import headrace as serve
 from headrace.llm.api import HandleBackend, create_front
+from headrace.llm.batch.routes import BatchRoutes
 from headrace.llm.config import LLMConfig
 from headrace.llm.server_options import scales_to_zero
 
@@ -18,11 +19,21 @@ class LLMIngress:
     Args:
         llm_deployments: by model id; applications, which become handles.
         llm_configs: of these models.
+        batches: what keeps files and works batches off; None for neither.
+        max_batch_file_bytes: longest file that may be uploaded.
     """
 
     def __init__(
-        self, llm_deployments: Mapping[str, serve.DeploymentHandle[Any]], llm_configs: Mapping[str, LLMConfig]
+        self,
+        llm_deployments: Mapping[str, serve.DeploymentHandle[Any]],
+        llm_configs: Mapping[str, LLMConfig],
+        batches: serve.DeploymentHandle[Any] | None = None,
+        max_batch_file_bytes: int = 0,
     ) -> None:
+        self._mounts: dict[str, BatchRoutes] = {}
+        if batches is not None:
+            routes = BatchRoutes(batches, max_batch_file_bytes)
+            self._mounts = {"/v1/files": routes, "/v1/batches": routes}
         self._backends = {
             model_id: HandleBackend(
                 handle,
@@ -33,4 +44,4 @@ class LLMIngress:
         }
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_front(self._backends)
+        return create_front(self._backends, mounts=self._mounts)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import headrace as serve
 from headrace.exceptions import HeadraceError
 from headrace.llm.api import AnswerItem, LocalBackend, answer_items, create_front
+from headrace.llm.callbacks import Callbacks
 from headrace.llm.config import LLMConfig
 from headrace.llm.engines import make_engine
 from headrace.llm.engines.protocol import (
@@ -49,10 +50,13 @@ class LLMServer:
         self._llm_config = config
         self._latencies = LatencyWindow()
         self._asleep = False
+        callbacks = Callbacks(config.callback_config, config)
+        await callbacks.run("on_before_node_init")
         self.engine: InferenceEngine = make_engine(config)
         began = time.monotonic()
         try:
             self.model_info = await self.engine.start(self._report_progress)
+            await callbacks.run("on_after_node_init")
         except BaseException:
             await self.engine.stop()
             raise

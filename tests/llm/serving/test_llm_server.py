@@ -15,7 +15,7 @@ from tests.serve.conditions import deployment, until
 
 import headrace as serve
 from headrace.exceptions import ConfigError, DeploymentFailedError
-from headrace.llm import LLMConfig, LLMRequestError, LLMServer, build_llm_deployment, build_openai_app
+from headrace.llm import CallbackBase, LLMConfig, LLMRequestError, LLMServer, build_llm_deployment, build_openai_app
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -188,6 +188,35 @@ class Polite(LLMServer):
 
     async def chat(self, request: Any, raw_request_info: Any = None) -> Any:
         return {**await super().chat(request), "said": self.word}
+
+
+def test_callbacks_run_around_the_start_of_the_engine(http: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    callback = {"callback_class": Noting, "callback_kwargs": {"path": str(path)}}
+    serve.run(LLMServer.bind(config(callback_config=callback)))
+    assert path.read_text() == "before m\nafter m\n"
+
+
+def test_a_callback_that_raises_keeps_the_model_from_starting_unless_told_otherwise(http: httpx.Client) -> None:
+    callback = {"callback_class": Noting, "callback_kwargs": {"path": "/nowhere/log"}}
+    options = {"max_constructor_retry_count": 1}
+    with pytest.raises(DeploymentFailedError, match=r"callback Noting\.on_before_node_init raised FileNotFoundError"):
+        serve.run(LLMServer.bind(config(callback_config=callback, deployment_config=options)))
+    callback["raise_error_on_callback"] = False
+    serve.run(LLMServer.bind(config(callback_config=callback)))
+    assert chat(http).status_code == 200
+
+
+class Noting(CallbackBase):
+    def on_before_node_init(self) -> None:  # type: ignore[override]
+        self.note("before")
+
+    async def on_after_node_init(self) -> None:
+        self.note("after")
+
+    def note(self, what: str) -> None:
+        with open(self.kwargs["path"], "a") as file:
+            file.write(f"{what} {self.llm_config.model_id}\n")
 
 
 def test_a_plain_deployment_of_the_class_works_too(http: httpx.Client) -> None:
