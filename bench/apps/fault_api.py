@@ -1,7 +1,12 @@
-"""20 ms of work on 2 replicas, by Headrace or by Ray Serve; `update` on standard input rolls out another version."""
+"""20 ms of work on 2 replicas, by Headrace or by Ray Serve; `update` on standard input rolls out another version.
+
+`status` waits until the controller says that all runs.
+"""
 
 import asyncio
+import contextlib
 import sys
+import time
 
 FRAMEWORK, PORT, NUM_PROXIES = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
@@ -31,6 +36,13 @@ for number, line in enumerate(sys.stdin, start=2):
     if line.strip() == "update":
         serve.run(Work.bind(number))
         print("updated", flush=True)
+    elif line.strip() == "status":
+        while True:
+            with contextlib.suppress(Exception):  # Ray's calls fail while there is no controller
+                if all(one.status == "RUNNING" for one in serve.status().applications.values()):
+                    break
+            time.sleep(0.02)
+        print("running", flush=True)
     else:
         break
 serve.shutdown()

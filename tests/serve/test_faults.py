@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -21,9 +22,16 @@ import headrace as serve
 from headrace import client as driver
 from headrace.exceptions import DeploymentFailedError, ReplicaUnavailableError
 
+from .conditions import deployment, lines
+
+CONNECTIONS = 16
+
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=50)
 class Worker:
+    def __init__(self, version: int = 1) -> None:
+        self.version = version
+
     async def __call__(self, request: Any) -> int:
         await asyncio.sleep(0.02)
         return os.getpid()
@@ -66,7 +74,7 @@ async def _load(url: str, seconds: float, fault: Any) -> list[int]:
             while time.monotonic() < stop:
                 statuses.append((await client.get("/")).status_code)
 
-        tasks = [asyncio.create_task(one()) for _ in range(8)]
+        tasks = [asyncio.create_task(one()) for _ in range(CONNECTIONS)]
         await asyncio.sleep(seconds / 3)
         await asyncio.to_thread(fault)
         await asyncio.gather(*tasks)
@@ -128,7 +136,35 @@ def test_a_killed_controller_is_replaced_and_adopts_the_replicas(http: httpx.Cli
     until(lambda: instance.status().controller_pid != controller)
     until(lambda: replica_pids() == before)
     serve.run(Worker.options(num_replicas=3).bind())
-    assert len(replica_pids()) == 3 and before < replica_pids()
+    scaled = replica_pids()
+    assert len(scaled) == 3 and before < scaled
+    serve.run(Worker.options(num_replicas=3).bind(2))
+    until(lambda: len(replica_pids()) == 3 and not replica_pids() & scaled)
+
+
+@serve.deployment
+class Dying:
+    def __init__(self, file: str) -> None:
+        with Path(file).open("a") as starts:
+            starts.write(f"{time.monotonic()}\n")
+        threading.Timer(0.2, os._exit, [3]).start()
+
+    async def __call__(self, request: Any) -> str:
+        return "alive"
+
+
+def test_a_replica_that_keeps_dying_is_started_ever_less_often_and_status_says_so(
+    http: httpx.Client, tmp_path: Path
+) -> None:
+    serve.run(Dying.bind(str(tmp_path / "starts")))
+    until(lambda: len(lines(tmp_path / "starts")) >= 6)
+    until(lambda: "Next try in" in deployment("Dying").message)
+    said = deployment("Dying")
+    assert said.status == "UNHEALTHY"
+    assert "Replicas keep dying soon after they start" in said.message and "exit code 3" in said.message
+    starts = [float(line) for line in lines(tmp_path / "starts")]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert pauses[0] < pauses[2] < pauses[4]
 
 
 @serve.deployment

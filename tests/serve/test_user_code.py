@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,33 @@ def test_a_new_user_config_reaches_running_replicas(http: httpx.Client, asynchro
     seen = dict(reversed(handle.get.remote().result()) for _ in range(50))
     assert len(seen) == 2 and all(config == {"threshold": [2]} for config in seen.values())
     assert ids("Model") == before
+
+
+def test_after_scaling_down_the_ranks_have_no_gap_and_no_replica_restarts(http: httpx.Client) -> None:
+    @serve.deployment(num_replicas=4)
+    class Ranked:
+        def reconfigure(self, config: Any, rank: Any) -> None:
+            self.told = rank.rank
+
+        def ranks(self) -> tuple[int, int, int]:
+            return os.getpid(), serve.get_replica_context().rank.rank, self.told
+
+    def seen(number: int) -> dict[int, tuple[int, int]]:
+        answers = [handle.options(retryable=True).ranks.remote().result() for _ in range(20 * number)]
+        return {pid: (rank, told) for pid, rank, told in answers}
+
+    handle = serve.run(Ranked.bind())
+    until(lambda: len(seen(4)) == 4)
+    before = seen(4)
+    assert sorted(rank for rank, _ in before.values()) == [0, 1, 2, 3]
+    # Of those that stay, some have the ranks of those that go: the first to come is the last to go.
+    oldest = min(before, key=lambda pid: before[pid][0])
+    os.kill(oldest, signal.SIGKILL)
+    until(lambda: len(seen(4)) == 4 and oldest not in seen(4))
+    serve.run(Ranked.options(num_replicas=2).bind())
+    until(lambda: sorted(rank for rank, _ in seen(2).values()) == [0, 1])
+    assert set(seen(2)) < set(before)
+    assert all(rank == told for rank, told in seen(2).values())
 
 
 @pytest.mark.parametrize("local", [False, True])

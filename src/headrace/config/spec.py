@@ -165,10 +165,12 @@ class InitializeReply(msgspec.Struct, kw_only=True):
 
 
 class ReconfigureRequest(msgspec.Struct, kw_only=True):
-    """Options that a running replica takes on without a restart."""
+    """Options that a running replica takes on without a restart, and its place among its deployment's replicas."""
 
     options: dict[str, Any]
     user_config_changed: bool = False
+    rank: int = 0
+    world_size: int = 1
 
 
 class DrainRequest(msgspec.Struct, kw_only=True):

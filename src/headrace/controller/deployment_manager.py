@@ -19,6 +19,7 @@ from headrace.config.spec import (
 )
 from headrace.controller import deployment_view, reconcile
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
+from headrace.controller.ranks import closed
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
@@ -225,6 +226,7 @@ class DeploymentManager:
                 logger.debug("deployment %s is up: %d replicas", self.key, len(self.runners))
             if self.num_replicas:
                 self._prove_good()
+            self._close_ranks()
         elif plan.verdict is Verdict.HALTED:
             if before is not Verdict.HALTED:
                 self._give_up()
@@ -299,6 +301,14 @@ class DeploymentManager:
     def _free_ranks(self, count: int) -> list[int]:
         taken = {r.rank for r in self.runners.values() if r.replica.active}
         return list(itertools.islice((rank for rank in itertools.count() if rank not in taken), count))
+
+    def _close_ranks(self) -> None:
+        """Where replicas have gone and none comes in their place, others take their ranks, as in Ray Serve."""
+        if self._history.reconfigure_failed is not None:
+            return
+        ranks = closed({r.replica_id: r.rank for r in self.runners.values() if r.replica.active})
+        for replica_id, rank in ranks.items():
+            self.runners[replica_id].take_rank(self._replica_spec(replica_id, self.spec, rank))
 
     # Replicas.
 

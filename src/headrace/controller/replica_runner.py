@@ -151,10 +151,21 @@ class ReplicaRunner:
 
     def reconfigure(self, spec: ReplicaSpec, options: DeploymentOptions, config: str) -> None:
         """Have a running replica take on options that need no restart."""
-        changed = options.user_config != self.options.user_config
-        request = ReconfigureRequest(options=spec.deployment.options, user_config_changed=changed)
+        request = ReconfigureRequest(
+            options=spec.deployment.options,
+            user_config_changed=options.user_config != self.options.user_config,
+            rank=spec.rank,
+            world_size=spec.world_size,
+        )
         self.reconfiguring = True
         self._spawn(self._reconfigure(request, spec, options, config))
+
+    def take_rank(self, spec: ReplicaSpec) -> None:
+        """Have a running replica take the rank in `spec`, all else being as it is."""
+        self.spec, self.rank = spec, spec.rank
+        options = spec.deployment.options
+        request = ReconfigureRequest(options=options, rank=spec.rank, world_size=spec.world_size)
+        self._spawn(self._take_rank(request))
 
     def feed(self, event: rm.Event) -> None:
         """Let the machine know of an event, and do what it says."""
@@ -373,6 +384,19 @@ class ReplicaRunner:
         if refused is None and config != self.config:
             self.spec, self.options, self.config = spec, options, config
         self._on_reconfigured(self, config, refused)
+
+    async def _take_rank(self, request: ReconfigureRequest) -> None:
+        while self.replica.phase is Phase.RUNNING and self.rank == request.rank:
+            try:
+                client = await self._connected(CONNECT_FOR_S)
+                await client.call("reconfigure", request)
+            except RpcError as error:
+                self._on_reconfigured(self, self.config, error.message)
+                return
+            except (OSError, WireError):
+                await asyncio.sleep(STATE_POLL_S)  # tried again, if the replica lives
+            else:
+                return
 
     def cancel(self) -> None:
         """End all that is under way, and leave the replica as it is: another controller may adopt it."""

@@ -32,7 +32,14 @@ from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
 from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids, unload_all
-from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, ReplicaRank, set_current_replica
+from headrace.router.replica_context import (
+    DeploymentID,
+    ReplicaContext,
+    ReplicaID,
+    ReplicaRank,
+    current_replica,
+    set_current_replica,
+)
 from headrace.wire.callee import Listener
 from headrace.wire.rpc import Handler
 
@@ -165,12 +172,24 @@ class Lifecycle:
             raise HeadraceError(f"replica {self.replica_id} is not initialized yet")
         options = request.options
         self._spec.deployment.options = options
-        if request.user_config_changed and options.get("user_config") is not None:
+        moved = self._take_rank(request)
+        changed = request.user_config_changed and options.get("user_config") is not None
+        if changed or (moved and self._user_code.wants_rank):
             try:
                 await self._user_code.reconfigure(options.get("user_config"))
             except Exception as error:
                 raise ConstructorError(user_traceback(error)) from error
         self.service.set_limits(int(options["max_ongoing_requests"]), open=self.phase == "running")
+
+    def _take_rank(self, request: ReconfigureRequest) -> bool:
+        """Whether the replica has another rank now: others have gone, and theirs are taken."""
+        replica = current_replica()
+        assert replica is not None and self._spec is not None
+        moved = replica.rank.rank != request.rank
+        replica.rank = ReplicaRank(request.rank, local_rank=request.rank)
+        replica.world_size = request.world_size
+        self._spec.rank, self._spec.world_size = request.rank, request.world_size
+        return moved
 
     async def check_health(self) -> None:
         """Raises what the user's `check_health` raises."""
