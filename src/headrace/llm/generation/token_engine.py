@@ -15,7 +15,7 @@ import msgspec
 from headrace.llm.engines.protocol import EngineLoad, LoadingProgress
 
 ConstraintKind = Literal["json_schema", "regex", "lark"]
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length"]
 
 
 class OutputConstraint(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Step(msgspec.Struct):
     Attributes:
         token_ids: in order. A token that ended the answer (the model's own end, or one of `stop_token_ids`) is the
             last of them.
-        finish_reason: set on the last step: "stop" (by a token), "length" (`max_tokens`), "abort" (the engine gave up).
+        finish_reason: set on the last step: "stop" (by a token) or "length" (`max_tokens`).
         ended_by_token: the last of `token_ids` ended the answer and is no part of its text.
         logprobs: one for each of `token_ids`, where asked for.
         prompt_logprobs: in the first step, where asked for; one for each token of the prompt but the first.
@@ -207,7 +207,14 @@ class TokenEngine(Protocol):
             priority: lower is served first, where the engine has priorities.
 
         Raises:
-            ConstraintError: `sampling.constraint` cannot be kept to; before the first step.
+            GenerationFailedError: the engine gave up, or was stopped.
+        """
+
+    async def check_constraint(self, constraint: OutputConstraint) -> None:
+        """Called before `generate` with a constraint, so that what is wrong with it is told at once.
+
+        Raises:
+            ConstraintError: it cannot be kept to; says why.
         """
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -237,3 +244,7 @@ class TokenEngine(Protocol):
 
 class ConstraintError(ValueError):
     """An `OutputConstraint` that cannot be kept to: a schema or grammar that is wrong, or that needs too much."""
+
+
+class GenerationFailedError(RuntimeError):
+    """The engine could not go on with an answer. Its text is for the client."""
