@@ -108,7 +108,7 @@ class Asker:
         wanted = answer.targets.get(deployment)
         if wanted is None:
             return Opinion(self._name, None, f"{self._who} says nothing of this deployment; the last target stays")
-        return Opinion(self._name, wanted, f"{self._who} asks for {wanted:.4g}")
+        return Opinion(self._name, wanted, f"{self._who} asks for {wanted:g}")
 
     def close(self) -> None:
         if self._timer is not None:
