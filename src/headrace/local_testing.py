@@ -8,6 +8,7 @@ own, and with them resources, runtime environments and health checks.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import logging
 import os
@@ -185,7 +186,7 @@ class LocalApplication:
     async def close(self) -> None:
         self._hub.close()
         for replica in reversed(self._replicas):
-            replica.close()
+            await replica.close()
         self._replicas.clear()
 
 
@@ -266,7 +267,7 @@ class LocalReplica:
         finally:
             replica_in_this_process.reset(token)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up, and let go of the user's instance: where nobody else holds it, its `__del__` runs."""
         if self._listener is not None:
             self._listener.close()
@@ -274,7 +275,9 @@ class LocalReplica:
             self._worker.close()
         if self._service is not None:
             self._service.user_code = None  # type: ignore[assignment]
-        self._code = None
+        code, self._code = self._code, None
+        if code is not None and inspect.iscoroutinefunction(getattr(type(code.instance), "__del__", None)):
+            await code.close()  # the interpreter would call it, and not await it
         self.context.servable_object = None
 
 

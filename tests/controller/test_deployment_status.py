@@ -45,9 +45,11 @@ def test_a_new_deployment_is_updating_and_says_how_far() -> None:
 
 
 def test_a_constructor_that_takes_long_is_told_of() -> None:
-    assert deployment_status(replace(NEW, starting=("app#Model#abcde", 1.0)))[2] == "0 of 2 replicas running."
-    message = deployment_status(replace(NEW, starting=("app#Model#abcde", 34.2)))[2]
+    assert deployment_status(replace(NEW, starting=("app#Model#abcde", 1.0, "")))[2] == "0 of 2 replicas running."
+    message = deployment_status(replace(NEW, starting=("app#Model#abcde", 34.2, "")))[2]
     assert message == "0 of 2 replicas running. Replica app#Model#abcde has been in its constructor for 34 s."
+    message = deployment_status(replace(NEW, starting=("app#Model#abcde", 1.0, "loading weights 40%")))[2]
+    assert message == "0 of 2 replicas running. Replica app#Model#abcde: loading weights 40% (1 s)."
 
 
 def test_a_deployment_that_is_up_is_healthy() -> None:

@@ -183,7 +183,7 @@ class DrainRequest(msgspec.Struct, kw_only=True):
 class ReplicaState(msgspec.Struct, kw_only=True):
     """What a replica says of itself to a controller that meets it (again).
 
-    `initialized`: its answer to `initialize`, once it has given one.
+    `initialized`: its answer to `initialize`, once it has given one. `progress`: how far its constructor is, in words.
     """
 
     replica_id: str
@@ -196,6 +196,7 @@ class ReplicaState(msgspec.Struct, kw_only=True):
     error: str | None = None
     multiplexed_model_ids: list[str] = []
     initialized: InitializeReply | None = None
+    progress: str = ""
 
 
 class ReportModelsRequest(msgspec.Struct, kw_only=True):

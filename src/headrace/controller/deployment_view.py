@@ -55,7 +55,9 @@ def status(
     )
 
 
-def longest_starting(runners: Iterable[ReplicaRunner], now: float) -> tuple[str, float] | None:
-    """The replica that has been in its constructor for longest, and for how many seconds."""
-    starting = ((r.replica_id, now - r.started_at) for r in runners if r.replica.phase is Phase.INITIALIZING)
+def longest_starting(runners: Iterable[ReplicaRunner], now: float) -> tuple[str, float, str] | None:
+    """The replica that has been in its constructor for longest, for how many seconds, and how far it says it is."""
+    starting = (
+        (r.replica_id, now - r.started_at, r.progress) for r in runners if r.replica.phase is Phase.INITIALIZING
+    )
     return max(starting, key=lambda found: found[1], default=None)

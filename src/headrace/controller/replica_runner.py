@@ -45,6 +45,9 @@ TERM_GRACE_S = 6.0
 
 STATE_POLL_S = 0.25
 
+PROGRESS_POLL_S = 1.0
+"""How often a constructor that takes longer than this is asked how far it is."""
+
 # Of any other, as of one whose constructor failed, more is asked.
 _PHASES = {
     "starting": Phase.STARTING,
@@ -100,6 +103,7 @@ class ReplicaRunner:
         self.started_at = self.loop.time()
         self.started_at_unix = time.time()
         self.running_since: float | None = None
+        self.progress = ""
         self.reconfiguring = False
         self.multiplexed_model_ids: list[str] = []
         self.retryable_methods: list[str] = []
@@ -197,6 +201,8 @@ class ReplicaRunner:
         message = self.replica.reason
         if self.replica.busy_s:
             message = f"busy: its code has blocked the event loop for {self.replica.busy_s:.0f} s"
+        elif self.replica.phase is Phase.INITIALIZING and not message:
+            message = self.progress
         return ReplicaStatus(
             replica_id=self.replica_id,
             state=replica_state(self.replica.phase),
@@ -260,8 +266,12 @@ class ReplicaRunner:
             return
         try:
             client = await self._connected(CONNECT_FOR_S)
-            # No deadline: a constructor may load a model for minutes.
-            reply: InitializeReply = await client.call("initialize", self.spec, type=InitializeReply)
+            following = self.loop.create_task(self._follow_progress(client))
+            try:
+                # No deadline: a constructor may load a model for minutes.
+                reply: InitializeReply = await client.call("initialize", self.spec, type=InitializeReply)
+            finally:
+                following.cancel()
         except RpcError as error:
             self.feed(rm.InitializeFailed(error.message))
         except ConnectionLost:
@@ -272,9 +282,19 @@ class ReplicaRunner:
             self.retryable_methods = reply.retryable_methods
             self.feed(rm.Initialized())
 
+    async def _follow_progress(self, client: RpcClient) -> None:
+        """Keep in mind what the constructor says of how far it is; one that blocks the event loop says nothing."""
+        with contextlib.suppress(OSError, WireError):
+            while True:
+                await asyncio.sleep(PROGRESS_POLL_S)
+                state: ReplicaState = await client.call("state", type=ReplicaState)
+                self.progress = state.progress
+
     async def _await_constructor(self) -> None:
         while self.replica.phase is Phase.INITIALIZING:
             state = await self._ask_state()
+            if state is not None:
+                self.progress = state.progress
             if state is not None and state.error is not None:
                 self.feed(rm.InitializeFailed(state.error))
             elif state is not None and state.phase == "running":

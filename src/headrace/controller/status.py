@@ -40,7 +40,7 @@ class Facts(msgspec.Struct, frozen=True):
         waiting_for: what resources a replica waits for.
         retry_in_s: seconds until a replica is tried again.
         busy: replicas whose user code blocks their event loop, and for how long.
-        starting: the replica that has been starting for longest, and for how long, seconds.
+        starting: the replica that has been starting for longest, for how long, seconds, and how far it says it is.
         policy_problem: name of the autoscaling policy that does not decide at present, and why.
     """
 
@@ -57,7 +57,7 @@ class Facts(msgspec.Struct, frozen=True):
     waiting_for: str | None = None
     retry_in_s: float | None = None
     busy: tuple[tuple[str, float], ...] = ()
-    starting: tuple[str, float] | None = None
+    starting: tuple[str, float, str] | None = None
     policy_problem: tuple[str, str] | None = None
 
 
@@ -113,9 +113,12 @@ def _progress(facts: Facts) -> str:
     parts = []
     if facts.running < facts.target:
         parts.append(f"{facts.running} of {_count(facts.target, 'replica')} running.")
-    if facts.starting is not None and facts.starting[1] >= SLOW_START_S:
-        replica_id, seconds = facts.starting
-        parts.append(f"Replica {replica_id} has been in its constructor for {seconds:.0f} s.")
+    if facts.starting is not None:
+        replica_id, seconds, progress = facts.starting
+        if progress:
+            parts.append(f"Replica {replica_id}: {progress} ({seconds:.0f} s).")
+        elif seconds >= SLOW_START_S:
+            parts.append(f"Replica {replica_id} has been in its constructor for {seconds:.0f} s.")
     if facts.waiting_for is not None:
         parts.append(f"Waiting for resources: {facts.waiting_for}")
     failing = facts.history.start_failures or facts.history.crashes or not facts.in_transition

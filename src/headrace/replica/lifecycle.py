@@ -70,6 +70,7 @@ class Lifecycle:
         self._app = app
         self._deployment = deployment
         self._spec: ReplicaSpec | None = None
+        self._context: ReplicaContext | None = None
         self._error: str | None = None
         self._user_code: UserCode | None = None
         self._lifespan: LifespanRunner | None = None
@@ -124,6 +125,7 @@ class Lifecycle:
             rank=ReplicaRank(spec.rank, local_rank=spec.rank),
             world_size=spec.world_size,
         )
+        self._context = context
         set_current_replica(context)
         import_as_deployed(spec.deployment.sources)
         target, args, kwargs = cloudpickle.loads(spec.deployment.code)
@@ -208,6 +210,7 @@ class Lifecycle:
             error=self._error,
             multiplexed_model_ids=loaded_model_ids(),
             initialized=self._reply,
+            progress=self._context.progress if self._context is not None else "",
         )
 
     async def drain(self, request: DrainRequest) -> bool:

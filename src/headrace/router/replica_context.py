@@ -28,12 +28,15 @@ class ReplicaContext:
         servable_object: the instance of the user's class, or the user's function; None while the constructor runs.
         rank: its place among the replicas of its deployment.
         world_size: how many replicas the deployment had when this one started.
+        progress: how far a constructor that takes long is, for people: "loading weights 40%". To be set by user code;
+            the deployment's status message shows it.
     """
 
     replica_id: ReplicaID
     servable_object: Any = None
     rank: ReplicaRank = ReplicaRank()
     world_size: int = 1
+    progress: str = ""
 
     @property
     def app_name(self) -> str:
