@@ -156,8 +156,7 @@ class PolicyRunner:
         self._exit = asyncio.get_running_loop().create_future()
         if not self.process_name:
             await self._start()
-        short_id = self.process_name.rpartition("#")[2]
-        client = await RpcClient.connect(str(self._session_dir / f"{short_id}.sock"), self._secret, CONNECT_S)
+        client = await self._connected()
         client.on_lost = self._bell.set
         try:
             load = msgspec.structs.replace(self.spec.load, states=self._states)
@@ -185,6 +184,13 @@ class PolicyRunner:
                 cwd=spec.cwd,
             )
         )
+
+    async def _connected(self) -> RpcClient:
+        socket = self._session_dir / f"{self.process_name.rpartition('#')[2]}.sock"
+        try:
+            return await RpcClient.connect(str(socket), self._secret, CONNECT_S)
+        except (WireError, OSError):
+            raise _Gone(await self._how_it_ended()) from None
 
     async def _answer_one(self, client: RpcClient) -> None:
         while not self._asked and not client.closed:
