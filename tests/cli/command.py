@@ -73,7 +73,8 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "RAY_"))}
-        return {**kept, "HEADRACE_SESSIONS": str(self.sessions), "COLUMNS": "200"}
+        own = {"XDG_DATA_HOME": str(self.folder / "data")}
+        return {**kept, "HEADRACE_SESSIONS": str(self.sessions), "COLUMNS": "200", **own}
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -15,6 +16,7 @@ import headrace as serve
 from headrace.exceptions import HeadraceError
 from headrace.llm.api import AnswerItem, LocalBackend, answer_items, create_front
 from headrace.llm.callbacks import Callbacks
+from headrace.llm.batch.priority_gate import PriorityGate
 from headrace.llm.config import LLMConfig
 from headrace.llm.engines import make_engine
 from headrace.llm.engines.protocol import (
@@ -27,7 +29,7 @@ from headrace.llm.engines.protocol import (
 )
 from headrace.llm.latency_window import LatencyWindow
 from headrace.llm.method_requests import PATHS, answer_of, request_body
-from headrace.llm.server_options import server_name, server_options
+from headrace.llm.server_options import batch_places, server_name, server_options
 
 logger = logging.getLogger("headrace.llm")
 
@@ -49,6 +51,7 @@ class LLMServer:
         config = llm_config if isinstance(llm_config, LLMConfig) else LLMConfig(**llm_config)
         self._llm_config = config
         self._latencies = LatencyWindow()
+        self._gate = PriorityGate(batch_places(config))
         self._asleep = False
         callbacks = Callbacks(config.callback_config, config)
         await callbacks.run("on_before_node_init")
@@ -88,6 +91,8 @@ class LLMServer:
         done = "" if progress.fraction is None else f" {progress.fraction:.0%}"
         memory = "" if progress.memory_bytes is None else f", {progress.memory_bytes / 2**30:.2f} GiB"
         logger.info("model %s: %s%s%s", self._llm_config.model_id, progress.stage, done, memory)
+        with contextlib.suppress(HeadraceError):  # outside of a replica nobody looks
+            serve.get_replica_context().progress = f"{progress.stage}{done}{memory}"
 
     # HTTP.
 
@@ -98,17 +103,23 @@ class LLMServer:
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
         """Answer in this process. Closing the body's generator ends the generation."""
-        response = await self.engine.respond(request)
-        if isinstance(response.body, bytes):
-            return response
-        return EngineResponse(
-            response.status,
-            self._timed(request.received_at or time.time(), response.body),
-            response.media_type,
-            response.headers,
-        )
+        if request.priority > 0:
+            await self._gate.enter_behind()
+        else:
+            self._gate.enter()
+        streams = False
+        try:
+            response = await self.engine.respond(request)
+            if isinstance(response.body, bytes):
+                return response
+            streams = True
+        finally:
+            if not streams:
+                self._gate.leave()
+        pieces = self._streamed(request.received_at or time.time(), response.body)
+        return EngineResponse(response.status, pieces, response.media_type, response.headers)
 
-    async def _timed(self, began: float, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _streamed(self, began: float, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         try:
             async for piece in pieces:
                 self._latencies.add(time.time() - began)
@@ -117,6 +128,7 @@ class LLMServer:
             async for piece in pieces:
                 yield piece
         finally:
+            self._gate.leave()
             await pieces.aclose()
 
     async def respond(self, request: EngineRequest) -> AsyncGenerator[AnswerItem, None]:

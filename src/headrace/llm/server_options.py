@@ -127,3 +127,13 @@ def _resources(given: Any, config: LLMConfig) -> dict[str, Any]:
     if environment:
         resources["runtime_env"] = environment
     return resources
+
+
+_BATCH_SHARE = 0.75
+
+
+def batch_places(config: LLMConfig) -> int:
+    """How many requests may be under way in a replica for one of a batch to begin: a quarter of the engine's running
+    batch stays free for live ones."""
+    places = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
+    return max(1, int(_BATCH_SHARE * int(places)))

@@ -8,7 +8,7 @@ import importlib.metadata
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -62,6 +62,13 @@ INFERENCE_PATHS = frozenset(
 _MODEL_OPTIONAL = frozenset(("/v1/rerank", "/v1/score", "/rerank", "/score", "/tokenize", "/detokenize"))
 _OPEN_PATHS = frozenset(("/health", "/version"))
 """What load balancers ask, without a key."""
+
+OWNER = "headrace.owner"
+"""In the ASGI scope of mounts: the digest of the client's key, "" where everybody may ask."""
+
+PRIORITY_HEADER = b"x-headrace-priority"
+"""`1`: behind all live requests, for what nobody waits for."""
+_LAST = 1
 
 _PASSED_HEADERS = frozenset(
     (
@@ -118,7 +125,7 @@ class Front:
             if self._key_ring is not None and path not in _OPEN_PATHS:
                 key = self._key_ring.identify(headers)
             if path not in INFERENCE_PATHS:
-                await self._other(path, headers, scope, receive, send)
+                await self._other(path, headers, key, scope, receive, send)
                 return
             _require(scope, "POST")
             body = await read_body(headers, receive, self._max_body_bytes)
@@ -157,18 +164,20 @@ class Front:
         passed = {
             name.decode("latin-1"): headers[name].decode("latin-1") for name in _PASSED_HEADERS.intersection(headers)
         }
+        priority = _LAST if headers.get(PRIORITY_HEADER) == b"1" else 0
         hint = RoutingHint(fields.prompt_text, adapter_id, fields.session)
         affinity = Affinity(adapter_id, passed.get("x-session-id", ""), hint)
         limiter = self._limiter
         if key is None or limiter is None or not key.limited:
-            request = EngineRequest(path, body, request_id, passed, received_at)
+            request = EngineRequest(path, body, request_id, passed, received_at, priority)
             await _respond(backend, request, affinity, send, None, [])
             return
         verdict = await limiter.reserve(key, estimated_tokens(path, fields))
         if verdict.wait_s:
             raise verdict.refusal()
         count = None if key.tokens_per_minute is None else TokenCount(path, body, fields)
-        request = EngineRequest(path, body if count is None else count.body, request_id, passed, received_at)
+        body = body if count is None else count.body
+        request = EngineRequest(path, body, request_id, passed, received_at, priority)
         try:
             await _respond(backend, request, affinity, send, count, raw_headers(verdict.headers))
         except Exception:
@@ -182,12 +191,12 @@ class Front:
     # Everything else.
 
     async def _other(
-        self, path: str, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
+        self, path: str, headers: Mapping[bytes, bytes], key: ApiKey | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         models = self._models
         for prefix, app in self._mounts.items():
             if path == prefix or path.startswith(prefix + "/"):
-                await app(scope, receive, send)
+                await app({**scope, OWNER: "" if key is None else key.digest.hex()}, receive, send)
                 return
         if path == "/health":
             _require(scope, "GET", "HEAD")
@@ -256,7 +265,8 @@ async def _respond(
     extra: RawHeaders,
 ) -> None:
     """Pass an answer on. What goes wrong once it has begun is told in the stream, as its last event."""
-    stream: Any = None
+    stream: AsyncGenerator[bytes, None] | None = None
+    begun = False
     try:
         async with _deadline():
             response = await backend.respond(request, affinity)
@@ -267,15 +277,20 @@ async def _respond(
                 await send_whole(send, response, body, request, extra)
                 return
             stream = body
+            # What goes wrong before there is anything to send can still be told by the status.
+            piece = await anext(stream, b"")
+            begun = True
             await start_stream(send, response, extra)
             if count is None:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
                 async for piece in stream:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             else:
+                await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
                 async for piece in stream:
                     await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
     except Exception as exception:
-        if stream is None:
+        if not begun:
             raise
         await send({"type": "http.response.body", "body": _broken_off(exception, request), "more_body": True})
     finally:

@@ -181,6 +181,12 @@ def kept_answer(line: bytes) -> tuple[str, int] | None:
     return output.custom_id, output.response.status_code
 
 
+def answer_status(line: bytes) -> int | None:
+    """The status in a line of an output file; None where no answer came."""
+    response = _outputs.decode(line).response
+    return None if response is None else response.status_code
+
+
 def may_pass(status_code: int) -> bool:
     """Whether the same request may be answered later: no answer came, too many requests, an error of the server's."""
     return status_code in (0, 408, 429) or status_code >= 500

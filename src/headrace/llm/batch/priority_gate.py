@@ -1,4 +1,4 @@
-"""Which of a replica's requests may begin: live ones always, those of batches while there is room beside the live ones."""
+"""Which of a replica's requests may begin: live ones always, those of batches while there is room beside them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import deque
 class PriorityGate:
     """Counts requests under way, and holds those of batches back. Used on one event loop.
 
-    An engine that has taken a request does not give its place in the running batch away. So that a live request finds one
-    at once, batches never fill more than `places`, together with what is live.
+    An engine that has taken a request does not give its place in the running batch away. So that a live request finds
+    one at once, batches never fill more than `places`, together with what is live.
 
     Args:
         places: how many requests may be under way for another one of a batch to begin; at least 1.

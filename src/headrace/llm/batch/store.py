@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -17,7 +18,9 @@ from headrace.llm.batch.records import ENDED, BatchRecord, FileRecord
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, owner TEXT NOT NULL, record BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, owner TEXT NOT NULL, ended INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, ended INTEGER NOT NULL, record BLOB NOT NULL
+);
 """
 
 _batch = msgspec.json.Decoder(BatchRecord)
@@ -64,9 +67,7 @@ class BatchStore:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
-        record = FileRecord(
-            id=file_id, bytes=size, created_at=int(time.time()), filename=filename, purpose=purpose
-        )
+        record = FileRecord(id=file_id, bytes=size, created_at=int(time.time()), filename=filename, purpose=purpose)
         self._database.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (file_id, owner, msgspec.json.encode(record))
         )
@@ -117,6 +118,6 @@ class BatchStore:
         rows = self._rows("SELECT record, owner FROM batches WHERE NOT ended ORDER BY rowid", ())
         return [(_batch.decode(record), owner) for record, owner in rows]
 
-    def _rows(self, query: str, values: Iterable[object]) -> list[tuple[bytes, ...]]:
+    def _rows(self, query: str, values: Iterable[object]) -> list[tuple[Any, ...]]:
         with closing(self._database.execute(query, tuple(values))) as found:
             return found.fetchall()
