@@ -39,7 +39,8 @@ def what_is_simulated(name: str | None, deployment: Deployment, trace: LoadTrace
 def _scaling(config: AutoscalingConfig) -> list[str]:
     up, down = config.effective_upscaling_factor, config.effective_downscaling_factor
     return [
-        f"{config.target_ongoing_requests:g} ongoing requests each",
+        *([f"{config.target_ongoing_requests:g} ongoing requests each"] if config.target_ongoing_requests else []),
+        *([f"a p99 of {config.target_latency_p99_s:g} s"] if config.target_latency_p99_s else []),
         f"reported every {config.metrics_interval_s:g} s",
         f"{config.aggregation_function.value} over {config.look_back_period_s:g} s",
         f"up after {config.upscale_delay_s:g} s, down after {config.downscale_delay_s:g} s",

@@ -11,6 +11,11 @@ EXPIRES_AFTER_AT_LEAST_S = 10.0
 """A caller that has said nothing for so long is stuck or cut off, and its requests count no more."""
 
 
+def expiry(now: float, interval_s: float) -> float:
+    """When somebody who tells something every `interval_s` is given up."""
+    return now + max(EXPIRES_AFTER_INTERVALS * interval_s, EXPIRES_AFTER_AT_LEAST_S)
+
+
 class CallerLoads:
     """The last word of each caller. Callers with nothing under way are not kept.
 
@@ -23,8 +28,7 @@ class CallerLoads:
     def record(self, caller: str, load: Load, now: float, interval_s: float) -> None:
         """`interval_s`: how soon the caller will say something again."""
         if load.ongoing:
-            expires_at = now + max(EXPIRES_AFTER_INTERVALS * interval_s, EXPIRES_AFTER_AT_LEAST_S)
-            self._loads[caller] = (load, expires_at)
+            self._loads[caller] = (load, expiry(now, interval_s))
         else:
             self._loads.pop(caller, None)
 

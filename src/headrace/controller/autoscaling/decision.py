@@ -8,12 +8,14 @@ start changes nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from headrace.config.autoscaling import AutoscalingConfig
 from headrace.controller.autoscaling.load_window import LoadWindow
+from headrace.controller.autoscaling.signals import Need, Seen, Signals, number
 
 _ROUNDING = 1e-9
 """Divisions leave 3.0000000000000004 where 3 is meant; that is no reason for a fourth replica."""
@@ -29,9 +31,11 @@ class AutoscalingState(msgspec.Struct, frozen=True):
         direction: 1 while the load asks for more replicas than are wanted, -1 for fewer, otherwise 0.
         since: since when it has asked for that, without a break.
         gentlest: the smallest step that it has asked for since then.
+        signals: what is learnt of what replicas can have, where a target needs that.
     """
 
     load: LoadWindow = LoadWindow()
+    signals: Signals = Signals()
     direction: int = 0
     since: float = 0.0
     gentlest: int = 0
@@ -47,7 +51,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         total_ongoing: requests queued at callers and running at replicas at this moment, each counted once.
         wanted: how many replicas a policy of the user asks for; None where the load decides. `wanted_because`: why, in
             a sentence.
-        scheduled_min: minimum that a schedule sets for this moment.
+        latencies: of the requests answered since the last decision, as a sketch, where the config has a target for it.
+        metrics: what replicas last told of themselves: metric to replica to value.
+        scheduled_min: minimum that a schedule sets for this moment. `scheduled_by`: which entry does.
         target_capacity: percentage of `min_replicas` and `max_replicas` that holds at present; None for all.
         capacity_grows: that percentage was raised last; `initial_replicas` is the minimum then.
     """
@@ -59,7 +65,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     total_ongoing: float
     wanted: float | None = None
     wanted_because: str = ""
+    latencies: Mapping[int, int] = {}
+    metrics: Mapping[str, Mapping[str, float]] = {}
     scheduled_min: int = 0
+    scheduled_by: str = ""
     target_capacity: float | None = None
     capacity_grows: bool = False
 
@@ -82,8 +91,8 @@ class Decision(msgspec.Struct, frozen=True):
 def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Observation) -> Decision:
     """How many replicas to want.
 
-    1. Ongoing requests, aggregated over `look_back_period_s`, divided by `target_ongoing_requests`, are the replicas
-       that the load needs (or a policy says how many).
+    1. Each target needs so many replicas (see `signals`), and the largest number counts; for `target_ongoing_requests`
+       it is the ongoing requests, aggregated over `look_back_period_s`, divided by it. Or a policy says how many.
     2. The step from the replicas that serve to those needed is multiplied by the factor of its direction. A step down
        never ends below what is needed, however large its factor.
     3. Bounds are applied: they hold at once, without delay.
@@ -95,26 +104,26 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     now = observation.now
     lowest, highest = bounds(config, observation)
     target = min(max(observation.target, lowest), highest)
-    state = _with_load(config, state, observation)
+    state, seen = _observed(config, state, observation)
     if target != observation.target:
         settled = replace(state, direction=0)
-        return Decision(
-            target, _bounds_reason(observation.target, lowest, highest), settled, _window_moves_at(config, settled, now)
-        )
+        reason = _bounds_reason(observation, lowest, highest)
+        return Decision(target, reason, settled, _window_moves_at(config, settled, now))
     awake = observation.total_ongoing > 0
     if target == 0 and awake and highest > 0:
-        woken = AutoscalingState(load=LoadWindow().observed(now, observation.total_ongoing, config.look_back_period_s))
+        load = LoadWindow().observed(now, observation.total_ongoing, config.look_back_period_s)
+        woken = AutoscalingState(load=load, signals=state.signals)
         return Decision(1, "a request came while there was no replica", woken, now)
-    needed, reason = _needed(config, state, observation)
-    step = _scaled(config, needed, observation.running, target)
+    need = _need(config, state, seen, observation)
+    step = _scaled(config, need.replicas, observation.running, target)
     if awake:
         step = max(1, step)  # whatever the aggregate says, nobody is left waiting
     step = min(max(step, lowest), highest)
     if step < target and target > 1:
         step = max(1, step)  # the last replica goes by itself, with a delay of its own
     if observation.wanted is not None and observation.running == 0 and step > target:
-        return Decision(step, reason, replace(state, direction=0), now)
-    return _delayed(config, state, now, target, step, reason)
+        return Decision(step, need.reason, replace(state, direction=0), now)
+    return _delayed(config, state, now, target, step, need.reason)
 
 
 def bounds(config: AutoscalingConfig, observation: Observation) -> tuple[int, int]:
@@ -136,22 +145,26 @@ def at_capacity(replicas: int, target_capacity: float | None) -> int:
     return max(1, math.floor(replicas * target_capacity / 100 + 0.5))
 
 
-def _with_load(config: AutoscalingConfig, state: AutoscalingState, observation: Observation) -> AutoscalingState:
+def _observed(
+    config: AutoscalingConfig, state: AutoscalingState, observation: Observation
+) -> tuple[AutoscalingState, Seen]:
     load = state.load.observed(observation.now, observation.total_ongoing, config.look_back_period_s)
-    return replace(state, load=load)
-
-
-def _needed(config: AutoscalingConfig, state: AutoscalingState, observation: Observation) -> tuple[float, str]:
-    if observation.wanted is not None:
-        because = observation.wanted_because or f"the policy asks for {_number(observation.wanted)}"
-        return max(0.0, observation.wanted), because
-    how, look_back_s = config.aggregation_function, config.look_back_period_s
-    ongoing = state.load.aggregate(observation.now, look_back_s, how)
-    needed = ongoing / config.target_ongoing_requests
-    return needed, (
-        f"{_number(ongoing)} ongoing requests ({how.value} over {look_back_s:g} s) "
-        f"at {config.target_ongoing_requests:g} per replica need {_number(needed)}"
+    seen = Seen(
+        now=observation.now,
+        running=observation.running,
+        target=observation.target,
+        load=load,
+        latencies=observation.latencies,
+        metrics=observation.metrics,
     )
+    return replace(state, load=load, signals=state.signals.observed(config, seen)), seen
+
+
+def _need(config: AutoscalingConfig, state: AutoscalingState, seen: Seen, observation: Observation) -> Need:
+    if observation.wanted is not None:
+        because = observation.wanted_because or f"the policy asks for {number(observation.wanted)}"
+        return Need(max(0.0, observation.wanted), because)
+    return state.signals.need(config, seen)
 
 
 def _scaled(config: AutoscalingConfig, needed: float, running: int, target: int) -> int:
@@ -212,14 +225,15 @@ def _window_moves_at(config: AutoscalingConfig, state: AutoscalingState, now: fl
     return min(now + config.metrics_interval_s, state.load.changes_by(config.look_back_period_s))
 
 
-def _bounds_reason(target: int, lowest: int, highest: int) -> str:
-    bound = f"the minimum is {lowest}" if target < lowest else f"the maximum is {highest}"
-    return f"{bound}, and {target} were wanted"
+def _bounds_reason(observation: Observation, lowest: int, highest: int) -> str:
+    wanted = observation.target
+    if wanted < lowest and lowest == observation.scheduled_min:
+        return f"{observation.scheduled_by or 'the schedule'} sets the minimum to {lowest}, and {wanted} were wanted"
+    bound = f"the minimum is {lowest}" if wanted < lowest else f"the maximum is {highest}"
+    if observation.target_capacity not in (None, 100):
+        bound += f" at target_capacity={observation.target_capacity:g}"
+    return f"{bound}, and {wanted} were wanted"
 
 
 def _ceil(value: float) -> int:
     return math.ceil(value - _ROUNDING)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -18,6 +18,7 @@ def facts_of(autoscaler: Autoscaler, deployment: str, running_replicas: list[str
         target_num_replicas=autoscaler.target,
         total_num_requests=ongoing,
         total_queued_requests=queued,
+        aggregated_metrics=autoscaler.replica_metrics,
         min_replicas=lowest,
         max_replicas=highest,
         last_scale_up_time=autoscaler.last_scaled(up=True),
