@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from headrace.cli.messages import bars_on_screen
@@ -16,20 +19,28 @@ from headrace.exceptions import DeploymentFailedError, HeadraceError
 
 _LOOK_EVERY_S = 0.1
 
+_TELL_EVERY_S = 5.0
+"""How often a line says how far constructors are, where there is no terminal."""
+
+_REPLICA = re.compile(r"^Replica \S+: ")
+
 
 class StartingReplicas:
-    """One bar per deployment on a terminal; elsewhere, one line whenever a number changes."""
+    """One bar per deployment on a terminal; elsewhere, one line whenever a number changes, and now and then one on how
+    far a constructor that takes long says it is."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._seen: dict[str, tuple[int, int]] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, tuple[float, str]] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.fields[deployment]}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} replicas"),
             TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[progress]}[/dim]"),
             console=console,
             transient=True,
         )
@@ -49,18 +60,29 @@ class StartingReplicas:
         for application in applications:
             for deployment in application["deployments"].values():
                 name = f"{application['name']} · {deployment['name']}" if len(applications) > 1 else deployment["name"]
-                self._show(name, running_replicas(deployment), deployment["target_num_replicas"])
+                # What follows the numbers, which are shown already; which of the replicas says so, matters to few.
+                progress = _REPLICA.sub("", deployment["message"].partition("running.")[2].strip())
+                self._show(name, running_replicas(deployment), deployment["target_num_replicas"], progress)
 
-    def _show(self, name: str, running: int, target: int) -> None:
-        if self._seen.get(name) == (running, target):
-            return
+    def _show(self, name: str, running: int, target: int, progress: str) -> None:
+        changed = self._seen.get(name) != (running, target)
         self._seen[name] = (running, target)
         if not self._console.is_terminal:
-            self._console.print(f"{name}: {running}/{target} replicas running")
+            if changed:
+                self._console.print(f"{name}: {running}/{target} replicas running")
+                self._told.setdefault(name, (time.monotonic(), ""))
+            elif progress:
+                self._tell(name, progress)
             return
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task("", total=target, deployment=name)
-        self._progress.update(self._tasks[name], completed=running, total=target)
+            self._tasks[name] = self._progress.add_task("", total=target, deployment=name, progress="")
+        self._progress.update(self._tasks[name], completed=running, total=target, progress=escape(progress))
+
+    def _tell(self, name: str, progress: str) -> None:
+        told_at, told = self._told[name]
+        if progress != told and time.monotonic() - told_at >= _TELL_EVERY_S:
+            self._told[name] = time.monotonic(), progress
+            self._console.print(f"{name}: {escape(progress)}")
 
 
 def wait_until_running(
