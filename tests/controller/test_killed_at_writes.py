@@ -134,7 +134,9 @@ async def dying_instance() -> AsyncIterator[Dying]:
 
 
 def generation(number: int) -> ApplicationSpec:
-    return build_application(served.Pid.options(num_replicas=1).bind(number), name="app", route_prefix="/")
+    return build_application(
+        served.Pid.options(num_replicas=1).bind(number), name="app", route_prefix="/", external_scaler_enabled=True
+    )
 
 
 def broken() -> ApplicationSpec:
@@ -208,6 +210,23 @@ async def config(instance: Dying) -> None:
     await instance.settles("RUNNING", "SUCCEEDED", replicas=1)
 
 
+async def scale(instance: Dying) -> None:
+    app, before = await instance.app(), await instance.pids()
+    assert app is not None
+    target = 3 - app.deployments[0].target_num_replicas
+    body = {"target_num_replicas": target}
+    while True:
+        try:
+            answer = await instance.rest.post("/api/v1/applications/app/deployments/Pid/scale", json=body)
+            break
+        except httpx.TransportError:
+            await asyncio.sleep(0.01)
+    assert answer.status_code == 200, answer.text
+    await instance.settles("RUNNING", "SUCCEEDED", replicas=target)
+    after = await instance.pids()
+    assert before < after or after < before, "nothing restarts"
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("change", "stride", "at_least"),
@@ -215,6 +234,7 @@ async def config(instance: Dying) -> None:
         (update, 1, 14),
         (failing_update, 1, 14),
         (delete, 1, 14),
+        (scale, 1, 2),
         # These write as an update does, and a little more: every third point will do.
         (rollback, 3, 14),
         (config, 3, 20),

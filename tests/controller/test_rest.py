@@ -151,6 +151,30 @@ async def test_delete_removes_all_applications_or_one(instance: Instance, client
     await until(lambda: not instance.controller.application_statuses())
 
 
+async def test_a_deployment_that_is_being_deleted_cannot_be_scaled(
+    instance: Instance, client: httpx.AsyncClient
+) -> None:
+    instance.controller.deploy([application(external_scaler_enabled=True)])
+    await until_app(instance, "RUNNING", "app")
+    url = "/api/v1/applications/app/deployments/Model/scale"
+    instance.engine.started[0].idle.clear()
+    instance.controller.delete(["app"])
+    answer = await client.post(url, json={"target_num_replicas": 2})
+    assert (answer.status_code, answer.json()) == (412, {"error": "deployment 'Model' is being deleted"})
+    instance.engine.started[0].idle.set()
+    await until(lambda: not instance.controller.application_statuses())
+    assert (await client.post(url, json={"target_num_replicas": 2})).status_code == 404
+
+
+async def test_scaling_needs_the_token_too(instance: Instance) -> None:
+    instance.controller.deploy([application(external_scaler_enabled=True)])
+    async with client_of(instance, token="secret") as client:
+        url, body = "/api/v1/applications/app/deployments/Model/scale", {"target_num_replicas": 2}
+        assert (await client.post(url, json=body)).status_code == 401
+        answer = await client.post(url, json=body, headers={"authorization": "Bearer secret"})
+        assert answer.status_code == 200 and instance.status().target_num_replicas == 2
+
+
 @pytest.mark.parametrize("path", ["/-/healthz", "/api/version", "/api/headrace/status", URL, URL.rstrip("/")])
 async def test_every_address_answers(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 200
