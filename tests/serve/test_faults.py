@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -140,6 +141,54 @@ def test_a_killed_controller_is_replaced_and_adopts_the_replicas(http: httpx.Cli
     assert len(scaled) == 3 and before < scaled
     serve.run(Worker.options(num_replicas=3).bind(2))
     until(lambda: len(replica_pids()) == 3 and not replica_pids() & scaled)
+
+
+SLOW_TO_BUILD = """
+import pathlib, time
+import headrace as serve
+
+pathlib.Path("begun").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.01)
+
+@serve.deployment
+class Model:
+    async def __call__(self, request) -> str:
+        return "built"
+
+app = Model.bind()
+"""
+
+
+def test_a_controller_killed_while_an_application_is_built_builds_it_again_and_leaves_nothing(
+    http: httpx.Client, instance: driver.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_to_build.py").write_text(SLOW_TO_BUILD)
+    application = {
+        "name": "built",
+        "route_prefix": "/built",
+        "import_path": "slow_to_build:app",
+        "runtime_env": {"working_dir": str(tmp_path)},
+    }
+    answer = httpx.put(f"{instance.rest_url}/api/serve/applications/", json={"applications": [application]})
+    assert answer.status_code == 200
+    until((tmp_path / "begun").exists)
+
+    def builders() -> set[int]:
+        found = set()
+        for process in psutil.Process(instance.session.root_pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "headrace:builde" and process.status() != psutil.STATUS_ZOMBIE:
+                    found.add(process.pid)
+        return found
+
+    (first,) = builders()
+    os.kill(instance.status().controller_pid, signal.SIGKILL)
+    until(lambda: len(builders()) == 1 and first not in builders())
+    (tmp_path / "go").touch()
+    until(lambda: http.get("/built").status_code == 200)
+    assert not builders()
+    assert not list(instance.session.dir.glob("*.build*"))
 
 
 @serve.deployment

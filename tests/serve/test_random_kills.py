@@ -67,8 +67,18 @@ async def _client(url: str, path: str, stop: threading.Event, outcomes: list[Out
 
 def _killable(instance: driver.Client) -> list[psutil.Process]:
     """Replicas, proxies, the controller and the guardian: all but the root, whose end is the instance's."""
-    root = psutil.Process(instance.session.root_pid)
-    return [process for process in root.children() if process.status() != psutil.STATUS_ZOMBIE]
+    return _living(psutil.Process(instance.session.root_pid).children())
+
+
+def _living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if _status(process) != psutil.STATUS_ZOMBIE]
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_ZOMBIE)
 
 
 def _leftovers(instance: driver.Client) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def _leftovers(instance: driver.Client) -> dict[str, Any]:
     folder = instance.session.dir
     shared = Path(f"/dev/shm/headrace-{folder.name}")
     root = psutil.Process(instance.session.root_pid)
-    living = [p for p in root.children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    living = _living(root.children(recursive=True))
     owners = {str(process.pid) for process in living} | {str(os.getpid())}
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {

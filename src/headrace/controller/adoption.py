@@ -23,9 +23,15 @@ STRAY_GRACE_S = 20.0
 
 
 async def adopt_all(applications: Applications, engine: Engine, secret: bytes) -> None:
-    """Hand every running replica to its deployment. Those that belong to none are drained and ended meanwhile."""
+    """Hand every running replica to its deployment. Those that belong to none are drained and ended meanwhile.
+
+    Processes that build applications are ended at once: nobody waits for them any more, and what they build is built
+    again.
+    """
     adoptions = []
     for info in await engine.list():
+        if info.role == "builder":
+            await engine.kill(info.name, signal.SIGKILL)
         if info.role != "replica":
             continue
         manager = applications.manager(str(info.args.get("app")), str(info.args.get("deployment")))

@@ -57,7 +57,8 @@ class Builds:
         self._task: asyncio.Task[None] | None = None
 
     def resume(self) -> None:
-        """Build again what an earlier controller had not finished."""
+        """Build again what an earlier controller had not finished, and remove what it had left."""
+        self._remove_outputs("*.build")
         configs = self._services.store.load_builds()
         if configs:
             self._begin(configs)
@@ -136,11 +137,17 @@ class Builds:
             raise
         finally:
             del self._exits[name]
-            output.unlink(missing_ok=True)
+            self._remove_outputs(output.name)
         (outcome,) = outcomes
         if outcome.ok is None:
             raise ApplicationBuildError(outcome.error or "it failed without a reason")
         return outcome.ok
+
+    def _remove_outputs(self, pattern: str) -> None:
+        """Files of processes that build; and those that one which was killed had not finished, named like them."""
+        folder = self._services.session_dir
+        for output in (*folder.glob(pattern), *folder.glob(f"{pattern}.*")):
+            output.unlink(missing_ok=True)
 
     def exited(self, exited: ProcessExited) -> None:
         """A process ended that is no replica."""
