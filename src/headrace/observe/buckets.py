@@ -42,6 +42,11 @@ class Buckets:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def include(self, other: Buckets) -> None:
+        """Add all of another histogram with the same bounds."""
+        self.counts = [own + others for own, others in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each bound, the last one infinite, with how many values are not above it."""
         total = 0

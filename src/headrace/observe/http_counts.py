@@ -44,18 +44,23 @@ class HttpCounts:
         latency.sum += seconds
 
     def families(self, actor_id: str) -> Iterator[Metric]:
-        requests, latencies, errors, of_deployments = [], [], [], []
+        # An application may have had several ingress deployments, one after the other.
+        by_status: dict[tuple[str, str, str, int], Buckets] = {}
+        of_deployments = []
         for (app, ingress, route, method, status), latency in self._by_kind.items():
-            labels = {"application": app, "route": route, "method": method, "actor_id": actor_id}
-            count = sum(latency.counts)
+            by_status.setdefault((app, route, method, status), Buckets(_BOUNDS_S)).include(latency)
+            if ingress and _is_error(method, status):
+                failed = {"deployment": ingress, **_labels(app, route, method, actor_id), "error_code": str(status)}
+                of_deployments.append((failed, sum(latency.counts)))
+        requests, latencies, errors = [], [], []
+        for (app, route, method, status), latency in by_status.items():
+            labels = _labels(app, route, method, actor_id)
             answered = {**labels, "status_code": str(status)}
+            count = sum(latency.counts)
             requests.append((answered, count))
             latencies.append((answered, in_milliseconds(latency)))
-            if status >= 400 and not (method == "WS" and status in _CLOSED_WELL):
-                failed = {**labels, "error_code": str(status)}
-                errors.append((failed, count))
-                if ingress:
-                    of_deployments.append(({**failed, "deployment": ingress}, count))
+            if _is_error(method, status):
+                errors.append(({**labels, "error_code": str(status)}, count))
         yield from catalogue.HTTP_REQUESTS.family(requests)
         yield from catalogue.HTTP_ERRORS.family(errors)
         yield from catalogue.HTTP_DEPLOYMENT_ERRORS.family(of_deployments)
@@ -64,3 +69,11 @@ class HttpCounts:
 
 
 _CLOSED_WELL = (1000, 1001)
+
+
+def _is_error(method: str, status: int) -> bool:
+    return status >= 400 and not (method == "WS" and status in _CLOSED_WELL)
+
+
+def _labels(app: str, route: str, method: str, actor_id: str) -> dict[str, str]:
+    return {"application": app, "route": route, "method": method, "actor_id": actor_id}

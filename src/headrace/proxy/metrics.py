@@ -14,6 +14,7 @@ from headrace.observe.http_counts import HttpCounts
 from headrace.observe.router_loads import router_families
 from headrace.observe.scraper import ANSWER_WITHIN_S, Scraper
 from headrace.router.hub import RouterHub
+from headrace.wire.callee import Listener
 from headrace.wire.rpc import RpcServer, ask
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ProxyMetrics:
         self._counts = counts
         self._hub = hub
         self._scraper = Scraper(session_dir, self._socket.name, prefix, "proxy", self._actor_id, self._ask)
+        self._listener: Listener | None = None  # held: what nobody refers to stops listening
         self.scrape = self._scraper.scrape
         add_collector(self._own, labelled=True)
 
@@ -48,9 +50,10 @@ class ProxyMetrics:
         self._socket.unlink(missing_ok=True)  # of the one before, had it no chance to
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._socket))
+        self._socket.chmod(0o600)
         listener.listen(16)
         listener.setblocking(False)
-        await RpcServer({"metrics": self._scraper.own_families}).start(listener, self._secret)
+        self._listener = await RpcServer({"metrics": self._scraper.own_families}).start(listener, self._secret)
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(
