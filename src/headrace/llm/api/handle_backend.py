@@ -19,7 +19,7 @@ AnswerItem = tuple[int, str, Mapping[str, str], bytes | None] | bytes
 """The first item: status, media type, headers, and the body where all of it is there. Bytes follow where it is not.
 A plain tuple, since it is pickled for every request."""
 
-_HEALTH_TIMEOUT_S = 5.0
+_HEALTH_TIMEOUT_S = 1.0
 
 
 async def answer_items(answer: EngineResponse) -> AsyncGenerator[AnswerItem, None]:
