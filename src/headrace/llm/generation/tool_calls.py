@@ -110,11 +110,13 @@ class HermesParser:
         end = self._call.find(_CLOSE)
         if end < 0:
             return ""
+        self._after_call = True
         if self._arguments is None:
+            before = self.calls
             deltas.extend(self._whole_call(self._call[:end], closed=True))
+            self._after_call = self.calls > before
         rest = self._call[end + len(_CLOSE) :]
         self._outside, self._arguments, self._call = StopStringScanner((_OPEN,)), None, ""
-        self._after_call = True
         return rest
 
     def _whole_call(self, text: str, *, closed: bool) -> list[Delta]:
