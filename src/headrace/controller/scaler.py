@@ -13,6 +13,7 @@ from headrace.config.policy_call import DeploymentFacts
 from headrace.config.spec import ApplicationSpec, AutoscalingStatus, DeploymentSpec, Load, ScalingDecision
 from headrace.controller.autoscaling.asker import Asker
 from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
+from headrace.controller.autoscaling.metric_windows import MetricWindows
 from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.replica_machine import Phase
 from headrace.controller.replica_runner import ReplicaRunner
@@ -53,6 +54,7 @@ class Scaler:
         self._look_again: asyncio.TimerHandle | None = None
         self._autoscaler: Autoscaler | None = None
         self._policy: Asker | None = None
+        self._metrics = MetricWindows()
         self._set_from_outside: int | None = None
         if options.autoscaling_config is not None:
             self._autoscaler = self._resumed(options.autoscaling_config, target)
@@ -115,8 +117,9 @@ class Scaler:
         opinion = self._policy.opinion(self._spec.name) if self._policy is not None else None
         decision = self._autoscaler.decide(self._loop.time(), running, len(phases) - running, opinion)
         if self._policy is not None:
-            scaler = self._autoscaler
-            self._policy.look(self._spec.name, (scaler.target, scaler.load, scaler.config, self._running_ids()))
+            scaler, metrics = self._autoscaler, self._autoscaler.replica_metrics
+            seen = (scaler.target, scaler.load, scaler.config, metrics, self._running_ids())
+            self._policy.look(self._spec.name, seen)
         if self._autoscaler.look_again_at is not None:
             self._look_again = self._loop.call_at(self._autoscaler.look_again_at, self._services.mark, self._deployment)
         if decision is not None:
@@ -167,7 +170,9 @@ class Scaler:
 
     def policy_facts(self) -> DeploymentFacts:
         assert self._autoscaler is not None, "a policy decides for deployments that scale themselves"
-        return facts_of(self._autoscaler, self._spec.name, self._running_ids(), self._loop.time())
+        now, scaler = self._loop.time(), self._autoscaler
+        self._metrics.observe(now, scaler.replica_metrics, scaler.config.look_back_period_s)
+        return facts_of(scaler, self._metrics, self._spec.name, self._running_ids(), now)
 
     def policy_answered(self) -> None:
         self._services.mark(self._deployment)
