@@ -27,7 +27,7 @@ def engine(**settings: Any) -> SimulatedEngine:
 
 
 async def ask(simulated: SimulatedEngine, path: str = CHAT, **fields: Any) -> EngineResponse:
-    return await simulated.respond(EngineRequest(path, msgspec.json.encode({"model": "m", **fields}), "id"))
+    return await simulated.respond(EngineRequest(path, msgspec.json.encode({"model": "m"} | fields), "id"))
 
 
 async def answer(simulated: SimulatedEngine, path: str = CHAT, **fields: Any) -> Any:
@@ -233,3 +233,31 @@ async def test_tokens_become_the_text_that_they_were() -> None:
 async def test_an_unknown_setting_gets_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'time_to_first_token_s'"):
         engine(time_to_first_token=1.0)
+
+
+async def test_the_responses_api_says_what_a_chat_says() -> None:
+    simulated = engine()
+    chat = await answer(simulated, messages=HELLO, max_tokens=6)
+    whole = await answer(simulated, "/v1/responses", input="hello", max_output_tokens=6)
+    (message,) = whole["output"]
+    assert message["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+    assert whole["usage"]["output_tokens"] == 6
+
+
+async def test_the_messages_api_says_what_a_chat_says() -> None:
+    simulated = engine()
+    chat = await answer(simulated, messages=HELLO, max_tokens=6)
+    whole = await answer(simulated, "/v1/messages", messages=HELLO, max_tokens=6)
+    assert whole["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+    assert whole["stop_reason"] == "max_tokens"
+    count = await answer(simulated, "/v1/messages/count_tokens", messages=HELLO)
+    assert count["input_tokens"] == chat["usage"]["prompt_tokens"]
+
+
+async def test_an_adapter_answers_otherwise_than_the_model() -> None:
+    simulated = engine()
+    texts = {
+        (await answer(simulated, messages=HELLO, model=model))["choices"][0]["message"]["content"]
+        for model in ("m", "m:danish", "m:finnish")
+    }
+    assert len(texts) == 3

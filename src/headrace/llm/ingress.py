@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import headrace as serve
+from headrace.llm.adapters import known_adapters
 from headrace.llm.api import HandleBackend, create_front
 from headrace.llm.batch.routes import BatchRoutes
 from headrace.llm.config import LLMConfig
@@ -37,7 +38,7 @@ class LLMIngress:
         self._backends = {
             model_id: HandleBackend(
                 handle,
-                adapters=None if llm_configs[model_id].lora_config is None else (),
+                adapters=known_adapters(llm_configs[model_id]),
                 starts_on_demand=scales_to_zero(llm_configs[model_id]),
             )
             for model_id, handle in llm_deployments.items()

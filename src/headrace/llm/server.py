@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 import headrace as serve
 from headrace.exceptions import HeadraceError
+from headrace.llm.adapters import HeldAdapters, known_adapters
 from headrace.llm.api import AnswerItem, LocalBackend, answer_items, create_front
-from headrace.llm.callbacks import Callbacks
 from headrace.llm.batch.priority_gate import PriorityGate
+from headrace.llm.callbacks import Callbacks
 from headrace.llm.config import LLMConfig
 from headrace.llm.engines import make_engine
 from headrace.llm.engines.protocol import (
@@ -30,6 +31,7 @@ from headrace.llm.engines.protocol import (
 from headrace.llm.latency_window import LatencyWindow
 from headrace.llm.method_requests import PATHS, answer_of, request_body
 from headrace.llm.server_options import batch_places, server_name, server_options
+from headrace.llm.watched_stream import WatchedStream
 
 logger = logging.getLogger("headrace.llm")
 
@@ -53,6 +55,8 @@ class LLMServer:
         self._latencies = LatencyWindow()
         self._gate = PriorityGate(batch_places(config))
         self._asleep = False
+        lora = config.lora_config
+        self._adapters = None if lora is None else HeldAdapters(config.model_id, lora.max_num_adapters_per_replica)
         callbacks = Callbacks(config.callback_config, config)
         await callbacks.run("on_before_node_init")
         self.engine: InferenceEngine = make_engine(config)
@@ -89,7 +93,7 @@ class LLMServer:
 
     def _report_progress(self, progress: LoadingProgress) -> None:
         done = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-        memory = "" if progress.memory_bytes is None else f", {progress.memory_bytes / 2**30:.2f} GiB"
+        memory = "" if not progress.memory_bytes else f", {progress.memory_bytes / 2**30:.2f} GiB"
         logger.info("model %s: %s%s%s", self._llm_config.model_id, progress.stage, done, memory)
         with contextlib.suppress(HeadraceError):  # outside of a replica nobody looks
             serve.get_replica_context().progress = f"{progress.stage}{done}{memory}"
@@ -97,8 +101,7 @@ class LLMServer:
     # HTTP.
 
     def __serve_build_asgi_app__(self) -> Any:
-        adapters = None if self._llm_config.lora_config is None else ()
-        backend = LocalBackend(self.answer, self.check_ready, self.model_info, adapters)
+        backend = LocalBackend(self.answer, self.check_ready, self.model_info, known_adapters(self._llm_config))
         return create_front({self._llm_config.model_id: backend})
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
@@ -110,26 +113,19 @@ class LLMServer:
         streams = False
         try:
             response = await self.engine.respond(request)
+            if self._adapters is not None and response.status < 400:
+                adapter_id = self._adapters.asked_for(request.body)
+                if adapter_id:
+                    await self._adapters.note(adapter_id)
             if isinstance(response.body, bytes):
                 return response
             streams = True
         finally:
             if not streams:
                 self._gate.leave()
-        pieces = self._streamed(request.received_at or time.time(), response.body)
+        began = request.received_at or time.time()
+        pieces = WatchedStream(response.body, lambda: self._latencies.add(time.time() - began), self._gate.leave)
         return EngineResponse(response.status, pieces, response.media_type, response.headers)
-
-    async def _streamed(self, began: float, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        try:
-            async for piece in pieces:
-                self._latencies.add(time.time() - began)
-                yield piece
-                break
-            async for piece in pieces:
-                yield piece
-        finally:
-            self._gate.leave()
-            await pieces.aclose()
 
     async def respond(self, request: EngineRequest) -> AsyncGenerator[AnswerItem, None]:
         """Answer through a handle with `stream=True`: the items of `headrace.llm.api.answer_items`."""

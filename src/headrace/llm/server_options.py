@@ -46,7 +46,10 @@ def server_options(config: LLMConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it asks for what cannot be given here.
     """
-    check_installed(engine_named(config.llm_engine))  # on one machine replicas have this environment too
+    engine = engine_named(config.llm_engine)
+    check_installed(engine)  # on one machine replicas have this environment too
+    if config.lora_config is not None and not engine.has_adapters:
+        raise ConfigError(f"lora_config: the engine '{engine.name}' has no adapters; remove it, or use 'vllm'")
     options = {**DEFAULTS, **config.deployment_config}
     options.pop("name", None)
     scaling = options.get("autoscaling_config")

@@ -15,7 +15,17 @@ from tests.serve.conditions import deployment, until
 
 import headrace as serve
 from headrace.exceptions import ConfigError, DeploymentFailedError
-from headrace.llm import CallbackBase, LLMConfig, LLMRequestError, LLMServer, build_llm_deployment, build_openai_app
+from headrace.llm import (
+    CallbackBase,
+    EngineRequest,
+    EngineResponse,
+    LLMConfig,
+    LLMRequestError,
+    LLMServer,
+    build_llm_deployment,
+    build_openai_app,
+)
+from headrace.local_testing import stop_local_applications
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -129,7 +139,7 @@ def test_cancelling_a_stream_of_a_handle_ends_the_generation(http: httpx.Client)
 
 def test_a_model_that_loads_for_long_is_starting_and_not_dead(http: httpx.Client) -> None:
     options = {"health_check_period_s": 0.1, "health_check_timeout_s": 0.2}
-    app = LLMServer.bind(config(loading_s=2.0, deployment_config=options))
+    app = LLMServer.bind(config(loading_s=3.0, deployment_config=options))
     done = threading.Event()
 
     def run() -> None:
@@ -146,9 +156,18 @@ def test_a_model_that_loads_for_long_is_starting_and_not_dead(http: httpx.Client
 
     until(starting)
     first = [replica.replica_id for replica in deployment("LLMServer:m").replicas]
+    until(lambda: "loading nothing (simulated engine) " in deployment("LLMServer:m").message)
     assert not done.is_set()
     until(done.is_set)
     assert [replica.replica_id for replica in deployment("LLMServer:m").replicas] == first
+
+
+def test_a_model_can_be_tried_in_one_process() -> None:
+    handle = serve.run(LLMServer.bind(config()), name="local", local_testing_mode=True)
+    assert handle.chat.remote({"messages": HELLO, "max_tokens": 3}).result()["usage"]["completion_tokens"] == 3
+    stream = handle.options(stream=True).chat.remote({"messages": HELLO, "max_tokens": 3, "stream": True})
+    assert len(list(stream)) == 5
+    stop_local_applications("local")
 
 
 def test_a_sleeping_model_is_alive_but_not_ready(http: httpx.Client) -> None:
@@ -171,6 +190,45 @@ def test_a_server_tells_figures_to_scale_by(http: httpx.Client) -> None:
     list(handle.options(stream=True).chat.remote({"messages": HELLO, "stream": True}))
     figures = handle.record_autoscaling_stats.remote().result()
     assert 0.05 <= figures["ttft_p50_s"] <= figures["ttft_p95_s"] < 5
+
+
+def test_requests_for_an_adapter_go_where_it_was_used_before(http: httpx.Client, tmp_path: Path) -> None:
+    for name in ("danish", "finnish"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+    lora = {"dynamic_lora_loading_path": str(tmp_path), "max_num_adapters_per_replica": 1}
+    base = config(lora_config=lora, deployment_config={"num_replicas": 2}, server_cls=Counting)
+    serve.run(build_openai_app({"llm_configs": [base]}))
+    ids = [model["id"] for model in http.get("/v1/models").json()["data"]]
+    assert ids == ["m", "m:danish", "m:finnish"]
+    model = serve.get_deployment_handle("Counting:m").options(multiplexed_model_id="m:danish")
+    assert chat(http, "m:danish").json()["model"] == "m:danish"
+    until(lambda: model.answered.remote().result() == 1)
+    for _ in range(20):
+        assert chat(http, "m:danish").status_code == 200
+    assert model.answered.remote().result() == 21
+
+
+class Counting(LLMServer):
+    count = 0
+
+    async def answer(self, request: EngineRequest) -> EngineResponse:
+        self.count += 1
+        return await super().answer(request)
+
+    async def answered(self) -> int:
+        return self.count
+
+
+def test_a_model_without_lora_has_no_adapters(http: httpx.Client) -> None:
+    serve.run(LLMServer.bind(config()))
+    assert chat(http, "m:danish").status_code == 404
+
+
+def test_an_engine_without_adapters_refuses_a_lora_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.llm.engines.find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match="lora_config: the engine 'transformers' has no adapters"):
+        LLMServer.bind(LLMConfig(model="m", llm_engine="transformers", lora_config={}))
 
 
 def test_a_subclass_may_change_what_it_answers(http: httpx.Client) -> None:

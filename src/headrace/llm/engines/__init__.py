@@ -31,6 +31,7 @@ class EngineEntry:
         requires: the package that it needs; None where nothing has to be installed.
         extra: of ours, which installs that package.
         gpu_use: whether it runs on GPUs: never, where the config asks for it, or wherever there are some.
+        has_adapters: it can serve LoRA adapters over the model.
     """
 
     name: str
@@ -39,12 +40,21 @@ class EngineEntry:
     requires: str | None = None
     extra: str | None = None
     gpu_use: GpuUse = "never"
+    has_adapters: bool = False
 
 
 ENGINES = {
     entry.name: entry
     for entry in (
-        EngineEntry("vllm", "headrace.llm.engines.vllm", "VLLMEngine", "vllm", "vllm", gpu_use="where there are some"),
+        EngineEntry(
+            "vllm",
+            "headrace.llm.engines.vllm",
+            "VLLMEngine",
+            "vllm",
+            "vllm",
+            gpu_use="where there are some",
+            has_adapters=True,
+        ),
         EngineEntry(
             "transformers",
             "headrace.llm.engines.transformers",
@@ -61,7 +71,7 @@ ENGINES = {
             "llamacpp",
             gpu_use="where asked for",
         ),
-        EngineEntry("simulated", "headrace.llm.engines.simulated", "SimulatedEngine"),
+        EngineEntry("simulated", "headrace.llm.engines.simulated", "SimulatedEngine", has_adapters=True),
     )
 }
 """By name, as `llm_engine` gives it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -30,6 +31,9 @@ from headrace.llm.engines.simulated.requests import (
 )
 from headrace.llm.engines.simulated.settings import SimulatedSettings
 from headrace.llm.engines.simulated.text import Answer, count_tokens, text_of, token_ids
+from headrace.llm.generation.anthropic_messages import answer_count_tokens, answer_messages
+from headrace.llm.generation.request_error import RequestError
+from headrace.llm.generation.responses import answer_responses
 
 EVENT_STREAM = "text/event-stream"
 
@@ -46,6 +50,7 @@ class SimulatedEngine:
 
     def __init__(self, config: LLMConfig) -> None:
         self._model_id = config.model_id
+        self._has_adapters = config.lora_config is not None
         self._settings = SimulatedSettings(**config.engine_kwargs)
         self._turns = asyncio.Semaphore(self._settings.max_num_seqs)
         self._running = 0
@@ -54,6 +59,9 @@ class SimulatedEngine:
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
             "/v1/embeddings": self._embeddings,
+            "/v1/responses": self._responses,
+            "/v1/messages": self._messages,
+            "/v1/messages/count_tokens": self._count_tokens,
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
         }
@@ -85,10 +93,12 @@ class SimulatedEngine:
         return EngineLoad(self._running, self._waiting, self._running / self._settings.max_num_seqs)
 
     async def add_adapter(self, name: str, path: str) -> None:
-        raise ConfigError("lora_config: the simulated engine has no adapters; remove it, or use another llm_engine")
+        """With `lora_config`, any name is one."""
+        if not self._has_adapters:
+            raise ConfigError(f"adapter '{name}': this model was started without lora_config")
 
     async def remove_adapter(self, name: str) -> None:
-        raise ConfigError("lora_config: the simulated engine has no adapters; remove it, or use another llm_engine")
+        """Nothing to forget."""
 
     async def sleep(self, level: int) -> None:
         """Holds no memory that it could free."""
@@ -108,7 +118,8 @@ class SimulatedEngine:
         limit = request.max_completion_tokens or request.max_tokens
         length, prompt_tokens = self._length(prompt, limit, "messages")
         stops = stops_of(request)
-        answers = [Answer(prompt, request.seed, index, length, stops) for index in range(request.n or 1)]
+        about = self._about(prompt, request.model)
+        answers = [Answer(about, request.seed, index, length, stops) for index in range(request.n or 1)]
         events = ChatEvents(f"chatcmpl-{engine_request.request_id}", request.model or self._model_id, int(time.time()))
         return await self._answer(request, events, answers, prompt_tokens, limit is not None)
 
@@ -124,11 +135,16 @@ class SimulatedEngine:
             length, count = self._length(prompt, limit, "prompt")
             prompt_tokens += count
             stops = stops_of(request)
-            answers += [Answer(prompt, request.seed, index, length, stops) for index in range(request.n or 1)]
+            about = self._about(prompt, request.model)
+            answers += [Answer(about, request.seed, index, length, stops) for index in range(request.n or 1)]
         events = CompletionEvents(
             f"cmpl-{engine_request.request_id}", request.model or self._model_id, int(time.time())
         )
         return await self._answer(request, events, answers, prompt_tokens, True)
+
+    def _about(self, prompt: str, model: str) -> str:
+        """What an answer's text follows from: an adapter answers otherwise than the model."""
+        return prompt if model in ("", self._model_id) else f"{model}\0{prompt}"
 
     def _length(self, prompt: str, limit: int | None, param: str) -> tuple[int, int]:
         """Tokens of the answer, and of the prompt."""
@@ -207,6 +223,23 @@ class SimulatedEngine:
     def _end_turn(self) -> None:
         self._running -= 1
         self._turns.release()
+
+    # The other APIs of chats, which are chats in other words.
+
+    async def _responses(self, engine_request: EngineRequest) -> EngineResponse:
+        try:
+            return await answer_responses(self.respond, engine_request)
+        except RequestError as error:
+            return error.as_response()
+
+    async def _messages(self, engine_request: EngineRequest) -> EngineResponse:
+        return await answer_messages(self.respond, engine_request)
+
+    async def _count_tokens(self, engine_request: EngineRequest) -> EngineResponse:
+        async def tokenize(request: EngineRequest) -> EngineResponse:
+            return await self.respond(replace(request, path="/tokenize"))
+
+        return await answer_count_tokens(tokenize, engine_request)
 
     # The rest.
 
