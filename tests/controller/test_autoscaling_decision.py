@@ -349,3 +349,41 @@ def test_of_the_steps_asked_for_during_a_delay_the_smallest_is_taken() -> None:
     for now, ongoing in ((0, 2), (5, 12), (10, 2)):
         decision = down.at(now, ongoing)
     assert decision.target == 6
+
+
+# Where a policy of the user's decides.
+
+
+@given(configs, st.floats(-1e6, 1e6), st.integers(0, 60), st.integers(0, 60), st.floats(0, 1e4))
+def test_what_a_policy_wants_is_bounded(
+    options: AutoscalingConfig, wanted: float, running: int, target: int, ongoing: float
+) -> None:
+    found = once(options, seen(running=running, target=target, ongoing=ongoing, wanted=wanted))
+    assert options.min_replicas <= found <= options.max_replicas
+
+
+def test_a_policy_takes_the_place_of_the_load() -> None:
+    assert once(config(), seen(running=2, ongoing=100.0, wanted=3.2)) == 4
+
+
+def test_a_policys_wish_waits_for_the_delay_of_its_direction() -> None:
+    follows = Follows(config(upscale_delay_s=10, downscale_delay_s=20), 2)
+    assert follows.at(0, 0, wanted=4).target == 2
+    assert follows.at(9, 0, wanted=4).target == 2
+    assert follows.at(10, 0, wanted=4).target == 4
+    assert follows.at(11, 0, wanted=1).target == 4
+    assert follows.at(31, 0, wanted=1).target == 1
+
+
+def test_a_policy_wakes_what_sleeps_at_once() -> None:
+    asleep = seen(running=0, target=0, wanted=3)
+    assert once(config(upscale_delay_s=600), asleep) == 3
+
+
+@given(st.integers(0, 20), st.integers(0, 20), configs, st.floats(0, 100))
+def test_a_policy_that_fails_changes_nothing_but_what_bounds_and_waiting_requests_ask_for(
+    running: int, target: int, options: AutoscalingConfig, ongoing: float
+) -> None:
+    target = min(max(target, options.min_replicas), options.max_replicas)
+    found = once(options, seen(running=running, target=target, ongoing=ongoing, wanted=float(target)))
+    assert found == (1 if target == 0 and ongoing > 0 else target)
