@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from bench.workload import Workload, wrong_answer
 
 # A server that is still starting may refuse, answer 404 or 503; one that says 500 for this long is broken, seconds.
 _BROKEN_AFTER_S = 5.0
+
+_LOG = "server.log"
 
 # What a server may inherit: enough to run, nothing that changes how Python or a framework behaves.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
@@ -56,34 +58,61 @@ def running(peer: Peer, python: Path, workload: Workload, ready_timeout_s: float
     of what a probe raises inside the block.
     """
     scratch = Path(tempfile.mkdtemp(prefix="hb-", dir=tempfile.gettempdir()))  # short: it holds Unix sockets
-    port = _free_port()
-    variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    variables["HOME"] = str(scratch)  # what a framework writes into the home folder ends with the run
-    variables |= {name: value.replace("{scratch}", str(scratch)) for name, value in peer.variables.items()}
-    log_path = scratch / "server.log"
+    port = free_port()
+    variables = {name: value.replace("{scratch}", str(scratch)) for name, value in peer.variables.items()}
     started = time.monotonic()
-    with log_path.open("wb") as log:
-        leader = subprocess.Popen(
-            peer.command(python, workload, port),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=variables,
-            cwd=scratch,
-            start_new_session=True,
-            preexec_fn=processes.prepare_child,
-        )
+    leader = start_process(peer.command(python, workload, port), variables, scratch)
     assert leader.stdin is not None
     try:
         requests = peer.requests(workload)
         _wait_until_ready(leader, port, requests, workload, started + ready_timeout_s)
         yield Server(port, requests, time.monotonic() - started, leader.stdin)
     except (ServerFailed, OSError, http.client.HTTPException) as error:
-        raise ServerFailed(f"{error or type(error).__name__}{_end_of_log(log_path)}") from error
+        raise ServerFailed(f"{error or type(error).__name__}{_end_of_log(scratch / _LOG)}") from error
     finally:
         leader.stdin.close()
         processes.end_all(leader)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def start_process(command: list[str], variables: Mapping[str, str], scratch: Path) -> subprocess.Popen[bytes]:
+    """Start a server whose output goes to a file in `scratch`, and that has `scratch` for its home folder."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    with (scratch / _LOG).open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # What a framework writes into the home folder ends with the run.
+            env={**inherited, "HOME": str(scratch), **variables},
+            cwd=scratch,
+            start_new_session=True,
+            preexec_fn=processes.prepare_child,
+        )
+
+
+def wait_for_status(leader: subprocess.Popen[bytes], port: int, request: Request, timeout_s: float) -> None:
+    """Return when the server answers `request` with status 200.
+
+    Raises:
+        ServerFailed: it has ended, or does not within `timeout_s` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    wrong = "no answer yet"
+    with Probe(port, timeout_s=30.0) as probe:
+        while time.monotonic() < deadline:
+            try:
+                status, body = probe.ask(request)
+                if status == 200:
+                    return
+                wrong = f"status {status}: {body[:200]!r}"
+            except (OSError, http.client.HTTPException) as error:
+                wrong = f"{type(error).__name__}: {error}"
+            if leader.poll() is not None:
+                break
+            time.sleep(0.01)  # polling: the server has no other way to say that it is ready
+    raise ServerFailed(f"not ready: {request.method} {request.path}: {wrong}")
 
 
 def _wait_until_ready(
@@ -115,7 +144,8 @@ def _wait_until_ready(
                 time.sleep(0.002)  # polling: the server has no other way to say that it is ready
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of 127.0.0.1 that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
