@@ -31,7 +31,7 @@ from headrace.config.spec import (
     RollbackRequest,
     StatusRequest,
 )
-from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError
+from headrace.exceptions import ConfigError, DeploymentFailedError, HeadraceError, NotRunningError, StartupError
 from headrace.router.hub import RouterHub, current_hub, known_hub, set_hub
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost, RpcError
@@ -154,6 +154,8 @@ class Client:
             except TimeoutError:
                 if not self.alive:
                     raise NotRunningError("the Headrace instance has ended") from None
+                if (why := self.session.controller_error) is not None:
+                    raise StartupError(f"the controller of the Headrace instance cannot start: {why}") from None
 
     def deploy(self, applications: list[ApplicationSpec], replace_all: bool = False) -> None:
         self.call("deploy", DeployRequest(applications=applications, replace_all=replace_all), DeployReply)

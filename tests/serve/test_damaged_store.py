@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from cli.command import place
 from headrace.engine.session import Session
 
 from .conditions import until
@@ -48,25 +50,47 @@ def driver(tmp_path: Path) -> Iterator[tuple[str, int, Path, Path]]:
     process.communicate("")
 
 
+def damage(folder: Path) -> bytes:
+    """Spoils the store, as it lies on disk."""
+    damaged = b"not a database " * 1000
+    (folder / "state.db").write_bytes(damaged)
+    for name in ("state.db-wal", "state.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    return damaged
+
+
+def test_what_asks_for_an_instance_with_a_damaged_store_is_told_at_once_and_it_can_be_stopped() -> None:
+    with place() as here:
+        assert here.call("start", "--port", "0", "--rest-port", "0").returncode == 0
+        session = Session.load(here.sessions / "current")
+        damage(session.dir)
+        (controller,) = (p for p in psutil.Process(session.root_pid).children() if p.name() == "headrace:contro")
+        controller.kill()
+        until((session.dir / "controller.error").exists)
+        for command in (("status",), ("history",)):
+            asked = here.call(*command)
+            assert asked.returncode == 1
+            assert "state.db cannot be read" in asked.stdout and "move the file away" in asked.stdout
+        assert here.call("shutdown", "--yes").returncode == 0
+        until(here.is_empty)
+
+
 def test_a_damaged_store_is_refused_not_wiped_and_requests_go_on(driver: tuple[str, int, Path, Path]) -> None:
     url, controller, folder, log = driver
     store = folder / "state.db"
-    damage = b"not a database " * 1000
-    store.write_bytes(damage)
-    for name in ("state.db-wal", "state.db-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).unlink()
+    damaged = damage(folder)
     os.kill(controller, signal.SIGKILL)
     until(lambda: "state.db cannot be read" in log.read_text())
     assert "move the file away to begin with no applications" in log.read_text()
-    assert store.read_bytes() == damage
+    assert store.read_bytes() == damaged
     assert httpx.get(url).text == "ok"
     store.rename(folder / "damaged.db")
     rest = Session.load(folder).rest
 
     def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://{rest[0]}:{rest[1]}/api/serve/applications/").json()["applications"] == {}
+            return bool(httpx.get(f"http://{rest[0]}:{rest[1]}/api/serve/applications/").json()["applications"] == {})
         return False
 
     until(answers)
+    assert not (folder / "controller.error").exists()

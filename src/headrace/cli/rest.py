@@ -49,7 +49,7 @@ def of_session(session: Session) -> RestClient:
     file = session.dir / "rest_token"
     if token is None and file.exists():
         token = file.read_text().strip()
-    return RestClient(address_of(session.rest), token)
+    return RestClient(address_of(session.rest), token, session=session)
 
 
 def address_of(listening: tuple[str, int]) -> str:
@@ -71,10 +71,13 @@ def _normal(address: str) -> str:
 
 
 class RestClient:
-    """Talks to the REST API at `address`."""
+    """Talks to the REST API at `address`. `session`: the instance that it is of, where that is of this machine."""
 
-    def __init__(self, address: str, token: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, address: str, token: str | None = None, timeout_s: float = 30.0, session: Session | None = None
+    ) -> None:
         self.address = address
+        self._session = session
         self._timeout_s = timeout_s
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if token:
@@ -141,6 +144,8 @@ class RestClient:
         return int(self._request("POST", {} if to is None else {"to": to}, path)["rolled_back_to"])
 
     def _request(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> Any:
+        if self._session is not None and (why := self._session.controller_error) is not None:
+            raise HeadraceError(f"the controller of the instance cannot start: {why}")
         request = urllib.request.Request(
             self.address + path,
             method=method,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.options import Address
+
+if TYPE_CHECKING:
+    from headrace.client import Client
 
 
 def shutdown(
@@ -37,10 +40,19 @@ def shutdown(
     from headrace import client
 
     instance = client.find()
-    names = [application.name for application in instance.status().applications]
-    _confirm(f"Stop the instance at {instance.http_url or instance.rest_url} with {_listed(names)}?", yes)
+    _confirm(_question(instance), yes)
     instance.shutdown()
     out.print("Stopped.")
+
+
+def _question(instance: Client) -> str:
+    from headrace.exceptions import StartupError
+
+    try:
+        names = [application.name for application in instance.status().applications]
+        return f"Stop the instance at {instance.http_url or instance.rest_url} with {_listed(names)}?"
+    except StartupError:
+        return f"Stop the instance in {instance.session.dir}, whose controller cannot start, with all that it serves?"
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -17,6 +17,7 @@ from headrace.controller.store import Store
 from headrace.engine.local import LocalEngine
 from headrace.engine.machine import detect_machine
 from headrace.engine.process import ProcessContext
+from headrace.engine.session import CONTROLLER_ERROR
 from headrace.exceptions import StartupError
 from headrace.observe.logs import configure_logging
 
@@ -28,6 +29,8 @@ def main(process: ProcessContext) -> None:
     try:
         uvloop.run(serve(process))
     except StartupError as error:
+        # For clients, who would wait in vain; nobody may be looking at the log.
+        (process.session_dir / CONTROLLER_ERROR).write_text(str(error))
         sys.exit(f"headrace: the controller cannot start: {error}")
     except ConnectionError:
         pass  # the root is gone, and we go with it
@@ -41,6 +44,7 @@ async def serve(process: ProcessContext) -> None:
         num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory=config.memory, resources=config.resources
     )
     store = Store(process.session_dir / "state.db")
+    (process.session_dir / CONTROLLER_ERROR).unlink(missing_ok=True)
     engine = await LocalEngine.connect(process.session_dir, machine)
     controller = Controller(engine, process.session_dir, process.secret, store, config)
     # Calls are taken from the first moment on; watchers wait until the running replicas are found.

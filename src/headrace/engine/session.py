@@ -7,6 +7,7 @@
             secret           32 random bytes
             session.json     addresses
             root.sock, controller.sock, <replica>.sock, state.db, logs/
+            controller.error why no controller can start, while none can
     /dev/shm/headrace-<session>/   large buffers, and a root.lock too: containers may share this folder alone
 
 A file lock tells whether the root lives, and not its pid: the system lets go of the lock when the process is gone,
@@ -34,6 +35,8 @@ MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 
 LONGEST_SOCKET_NAME = 24
 """Bytes that the file name of a socket in a session folder may have for certain."""
+
+CONTROLLER_ERROR = "controller.error"
 
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -88,6 +91,14 @@ class Session:
     def alive(self) -> bool:
         """Whether its root lives."""
         return is_alive(self.dir)
+
+    @property
+    def controller_error(self) -> str | None:
+        """Why no controller can start here, and the way out; None where one can."""
+        try:
+            return (self.dir / CONTROLLER_ERROR).read_text()
+        except OSError:
+            return None
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Session:
