@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace import autoscaling_policy as autoscaling_policy
     from headrace import config as config
     from headrace import exceptions as exceptions
     from headrace import metrics as metrics
@@ -83,7 +84,7 @@ _HOMES = {
 }
 
 # Modules that are there without an import of their own, as in `except serve.exceptions.BackPressureError`.
-_MODULES = {"config", "exceptions", "metrics", "schema"}
+_MODULES = {"autoscaling_policy", "config", "exceptions", "metrics", "schema"}
 
 __all__ = sorted(_HOMES)
 

@@ -1,4 +1,4 @@
-"""Autoscaling policies, and what to build one from. Policies of the user's may call the default one."""
+"""Autoscaling policies, and what to build one from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import math
 from typing import Any
 
 from headrace.config.autoscaling_context import AutoscalingContext
+from headrace.prometheus_query import (
+    PrometheusQueryMixin,
+    PrometheusQueryResult,
+    PrometheusSample,
+    PrometheusScalar,
+    PrometheusVector,
+)
 
-__all__ = ["default_autoscaling_policy", "replica_queue_length_autoscaling_policy"]
+__all__ = [
+    "PrometheusQueryMixin",
+    "PrometheusQueryResult",
+    "PrometheusSample",
+    "PrometheusScalar",
+    "PrometheusVector",
+    "default_autoscaling_policy",
+    "replica_queue_length_autoscaling_policy",
+]
 
 
 def replica_queue_length_autoscaling_policy(ctx: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """The default: requests under way, divided by `target_ongoing_requests`.
+    """The default: requests under way, divided by `target_ongoing_requests`. A policy of one's own may call it.
 
     Returns:
         How many replicas are needed, before factors, delays and bounds; and no state.
