@@ -22,7 +22,7 @@ def model(notes: Path | None = None, options: dict[str, Any] | None = None, **se
         async def answer(self, request: EngineRequest) -> EngineResponse:
             if notes is not None:
                 with notes.open("a") as file:
-                    file.write(f"{request.request_id}\n")
+                    file.write(f"{request.request_id} {serve.get_replica_context().replica_id.unique_id}\n")
             return await super().answer(request)
 
     deployment = serve.deployment(**{**LIMITS, **(options or {}), "name": "Model"})(NotingServer)

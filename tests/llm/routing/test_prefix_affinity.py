@@ -74,6 +74,26 @@ def test_new_conversations_spread_although_they_share_a_system_prompt() -> None:
     assert [replica.load for replica in replicas] == [5, 5]
 
 
+def test_a_system_prompt_alone_is_not_worth_much_waiting() -> None:
+    policy = PrefixAffinity()
+    replicas = [Replica(name) for name in "ab"]
+    for user in range(20):
+        chosen = policy.choose(Request(RoutingHint(turns(user, 1))), replicas)
+        assert chosen is not None
+        chosen.load += 1
+        assert abs(replicas[0].load - replicas[1].load) <= 3
+
+
+def test_without_a_bound_the_longest_match_always_has_it() -> None:
+    policy = PrefixAffinity(imbalanced_threshold=float("inf"))
+    home, other = replicas = [Replica("a"), Replica("b")]
+    hint = RoutingHint(turns(1, 1))
+    assert policy.choose(Request(hint), replicas) is home
+    home.load = 10_000
+    assert policy.choose(Request(hint), replicas) is home
+    assert policy.choose(Request(RoutingHint(b"x" * 1000)), replicas) is other
+
+
 def test_a_conversation_leaves_a_replica_that_is_too_busy_and_is_known_at_both_then() -> None:
     policy = PrefixAffinity(imbalanced_threshold=3)
     home, other = replicas = [Replica("a"), Replica("b")]

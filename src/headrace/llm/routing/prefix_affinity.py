@@ -11,14 +11,17 @@ from headrace.llm.routing.eligible import DEFAULT_IMBALANCE, checked_imbalance, 
 from headrace.llm.routing.prefix_memory import PrefixMemory
 from headrace.llm.routing.routing_hint import MAX_PREFIX_BYTES, RoutingHint
 
+_BOUNDLESS = 1e9
+
 
 class PrefixAffinity(RoutingPolicy):
     """The replica that was sent the longest beginning of the prompt before, as long as that does not unbalance load.
 
-    Among the replicas with room whose load exceeds the least loaded one's by no more than `imbalanced_threshold`, the
-    one with the longest match; of equals the least loaded. Prompts of which less than `match_rate_threshold` is known
-    anywhere go to the least loaded replica; of equals, to the one that has been sent fewest prefixes. Requests for a
-    LoRA adapter go to the replicas that have it loaded, where there are any with room.
+    A prompt of which a replica knows the share `m` may go there although it has up to `imbalanced_threshold * m` more
+    requests than another: a long conversation waits a little for its own replica, a new one that shares no more than
+    its system prompt with others does not. So no request ever goes to a replica whose load exceeds the least loaded
+    one's by more than `imbalanced_threshold`. Where two replicas are as good, the one that has been sent fewer prefixes
+    gets the prompt. Requests for a LoRA adapter go to the replicas that have it loaded, where there are any with room.
 
     It goes by what this process has sent, not by what the engines' caches hold, and asks nobody: several callers have
     memories of their own. Handles give it the prompt as `routing_hint`, a `RoutingHint`; requests without one go to
@@ -28,8 +31,8 @@ class PrefixAffinity(RoutingPolicy):
     Programs", NeurIPS 2024) and of Ray Serve's `PrefixCacheAffinityRouter`, whose parameters it takes.
 
     Args:
-        imbalanced_threshold: requests by which the chosen replica's load may exceed the least loaded one's. Default 8.
-        match_rate_threshold: share of the prompt's blocks, 0 to 1, from which on a match counts. Default 0.1.
+        imbalanced_threshold: requests that a replica may have more than another if it knows all of a prompt. Default 8.
+        match_rate_threshold: share of the prompt, 0 to 1, below which a match does not count. Default 0.1.
         block_chars: bytes of the prompt's JSON that are compared as one. Default 256, some 64 tokens.
         eviction_threshold_chars: bytes of prompts that are remembered of each replica; the oldest are forgotten.
             Default 4,000,000, some million tokens, for which up to 2 MB are used.
@@ -58,7 +61,8 @@ class PrefixAffinity(RoutingPolicy):
             raise ConfigError(
                 f"eviction_threshold_chars must be at least block_chars ({block_chars}), not {eviction_threshold_chars}"
             )
-        self._imbalanced_threshold = checked_imbalance(imbalanced_threshold)
+        # Of an infinite threshold a share of nothing would be no number.
+        self._imbalanced_threshold = min(checked_imbalance(imbalanced_threshold), _BOUNDLESS)
         self._match_rate_threshold = match_rate_threshold
         self._block_bytes = block_chars
         self._max_blocks = eviction_threshold_chars // block_chars
@@ -71,28 +75,21 @@ class PrefixAffinity(RoutingPolicy):
             return None
         hint = request.routing_hint
         chain = hint.chain(self._block_bytes) if isinstance(hint, RoutingHint) else ()
-        chosen = self._longest_match(chain, candidates)
-        if chosen is None:
-            chosen = min(candidates, key=self._least)
-        if chain:
-            self._memory(chosen.replica_id).remember(chain)
-        return chosen
-
-    def _longest_match(self, chain: Sequence[int], candidates: list[Any]) -> Any | None:
-        best, best_load = None, 0
-        best_matched = max(1.0, self._match_rate_threshold * len(chain))  # what a match must be at least
-        for replica in candidates if chain else ():
-            memory = self._memories.get(replica.replica_id)
-            if memory is None:
-                continue
-            matched, load = memory.matched(chain), replica.load
-            if matched > best_matched or (matched == best_matched and (best is None or load < best_load)):
-                best, best_matched, best_load = replica, matched, load
+        memories = self._memories
+        best, best_cost = None, (0.0, 0)
+        for replica in candidates:
+            memory = memories.get(replica.replica_id)
+            cost = (replica.load, 0) if memory is None else (replica.load - self._worth(memory, chain), len(memory))
+            if best is None or cost < best_cost:
+                best, best_cost = replica, cost
+        if chain and best is not None:
+            self._memory(best.replica_id).remember(chain)
         return best
 
-    def _least(self, replica: Any) -> tuple[int, int]:
-        memory = self._memories.get(replica.replica_id)
-        return replica.load, 0 if memory is None else len(memory)
+    def _worth(self, memory: PrefixMemory, chain: Sequence[int]) -> float:
+        """How many requests more a replica may have that knows this much of a prompt."""
+        rate = memory.matched(chain) / len(chain) if chain else 0.0
+        return rate * self._imbalanced_threshold if rate >= self._match_rate_threshold else 0.0
 
     def _memory(self, replica_id: str) -> PrefixMemory:
         memory = self._memories.get(replica_id)
