@@ -54,6 +54,7 @@ def overview(status: InstanceStatus) -> ServeStatus:
     """The public view of what the controller says."""
     return ServeStatus(
         proxies={proxy.name: proxy.status for proxy in status.proxies},
+        target_capacity=status.target_capacity,
         applications={
             application.name: ApplicationStatusOverview(
                 status=application.status,

@@ -170,8 +170,8 @@ def wrong_line(replaced: str, by: str) -> str:
         ),
         (
             "proxy_location: EveryNode",
-            "target_capacity: 50",
-            "serve.yaml:1: target_capacity: is not available on the local engine yet; remove it and set num_replicas",
+            "target_capacity: 150",
+            "serve.yaml:1: target_capacity: must be at most 100, not 150",
         ),
         (
             "- name: other",

@@ -79,7 +79,12 @@ def for_people(details: dict[str, Any], now_s: float | None = None) -> Renderabl
     applications = details["applications"]
     if not applications:
         return Text("No applications are deployed. Deploy some with: headrace deploy CONFIG.yaml", style="bright_black")
-    return Group(_table(details, now_s), *_messages(applications))
+    return Group(*_capacity(details), _table(details, now_s), *_messages(applications))
+
+
+def _capacity(details: dict[str, Any]) -> Iterator[RenderableType]:
+    if details.get("target_capacity") is not None:
+        yield Text(f"target_capacity: {details['target_capacity']:g} % of the replicas in configs\n", style="yellow")
 
 
 def _table(details: dict[str, Any], now_s: float) -> Table:

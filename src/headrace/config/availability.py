@@ -52,8 +52,6 @@ def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
         yield Problem(("tracing_config",), f"tracing {_NOT_YET}; remove it")
     if schema.controller_options and any(schema.controller_options.values()):
         yield Problem(("controller_options",), f"{_NOT_YET}; set the controller's environment where you start it")
-    if schema.target_capacity is not None:
-        yield Problem(("target_capacity",), f"{_NOT_YET}; remove it and set num_replicas")
     for index, application in enumerate(schema.applications):
         path = ("applications", index)
         for position, override in enumerate(application.deployments):

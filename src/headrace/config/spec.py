@@ -219,10 +219,22 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class ReportLoadRequest(msgspec.Struct, kw_only=True):
-    """A process tells how much it asks of deployments at this moment; by "<app>#<deployment>"."""
+    """A process tells how much it asks of deployments at this moment; by "<app>#<deployment>".
+
+    `latencies`: of the requests that were answered since it last told, where the deployment scales by them: how many by
+    bucket of `config.latency_sketch`.
+    """
 
     caller: str
     loads: dict[str, Load]
+    latencies: dict[str, dict[int, int]] = {}
+
+
+class ReportStatsRequest(msgspec.Struct, kw_only=True):
+    """A replica tells what the user's `record_autoscaling_stats` returned."""
+
+    replica_id: str
+    stats: dict[str, float]
 
 
 class ReplicaVitals(msgspec.Struct, kw_only=True):
@@ -260,6 +272,7 @@ class DeploymentTargets(msgspec.Struct, kw_only=True):
     """The replica set of one deployment, as routers see it.
 
     `report_interval_s`: how often routers tell how many requests they have there (autoscaling); None for never.
+    `latency_target_s`: they tell the latencies too, of which this is the target, seconds; None for not.
     `unavailable`: why no request can be served and none should wait (deploy failed, deployment unknown); None while
     replicas exist or may still come.
     """
@@ -274,6 +287,7 @@ class DeploymentTargets(msgspec.Struct, kw_only=True):
     routing_policy: dict[str, Any] = {}
     retryable_methods: list[str] = []
     report_interval_s: float | None = None
+    latency_target_s: float | None = None
     unavailable: str | None = None
 
 
@@ -389,3 +403,4 @@ class InstanceStatus(msgspec.Struct, kw_only=True):
     rest_port: int
     proxies: list[ProxyStatus]
     applications: list[ApplicationStatus]
+    target_capacity: float | None = None

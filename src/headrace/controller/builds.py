@@ -63,8 +63,11 @@ class Builds:
         if configs:
             self._begin(configs)
 
-    def want(self, configs: list[dict[str, Any]]) -> None:
+    def want(self, configs: list[dict[str, Any]], target_capacity: float | None = None) -> None:
         """Want exactly these applications among those that come from configs. They must be valid.
+
+        Args:
+            target_capacity: percentage of their replicas; None for all.
 
         Raises:
             ConfigError: a route is another application's. Nothing has changed then.
@@ -74,7 +77,14 @@ class Builds:
         self._applications.check_routes(
             {name: _schema_of(config).route_prefix for name, config in by_name.items()}, leaving
         )
-        self._services.store.put_builds(by_name)
+        before = self._services.store.capacity
+        declared = {*self._applications.undeclared(set()), *self._builds}
+        capacity = before.after(target_capacity, declared == by_name.keys())
+        self._services.store.put_builds(by_name, capacity)
+        if capacity != before:
+            logger.info("target capacity: %s %%", "100" if capacity.percent is None else f"{capacity.percent:g}")
+            for manager in self._applications.managers:
+                manager.capacity_changed()
         self._applications.delete(leaving)
         self._begin(by_name)
 

@@ -231,13 +231,20 @@ class Controller:
         if manager is not None:
             manager.report_models(replica_id, model_ids)
 
-    def report_load(self, caller: str, loads: dict[str, Load]) -> None:
-        """A process tells what it has under way, by deployment; what is deployed no more is passed over."""
+    def report_stats(self, replica_id: str, stats: dict[str, float]) -> None:
+        """A replica tells what its `record_autoscaling_stats` returned."""
+        manager = self._manager_of(replica_id)
+        if manager is not None:
+            manager.report_stats(replica_id, stats)
+
+    def report_load(self, caller: str, loads: dict[str, Load], latencies: dict[str, dict[int, int]]) -> None:
+        """A process tells what it has under way, and how long what was answered took, by deployment; what is deployed
+        no more is passed over."""
         for key, load in loads.items():
             app, _, deployment = key.partition("#")
             manager = self.applications.manager(app, deployment)
             if manager is not None:
-                manager.report_load(caller, load)
+                manager.report_load(caller, load, latencies.get(key))
 
     def _caller_gone(self, caller: str) -> None:
         for manager in self.applications.managers:
@@ -277,6 +284,7 @@ class Controller:
             rest_port=rest_port,
             proxies=proxies,
             applications=self.application_statuses(names),
+            target_capacity=self._services.store.capacity.percent,
         )
 
     async def shutdown(self) -> None:

@@ -369,6 +369,8 @@ class DeploymentManager:
         if after.process_gone:
             self.runners.pop(runner.replica_id, None)
             self._loop.call_soon(self._services.room_made)
+        if before.active and not after.active:
+            self._scaler.forget_replica(runner.replica_id)
         if before.published and not after.published:
             self.publish()
         elif after.published and not before.published:
@@ -405,9 +407,23 @@ class DeploymentManager:
             self.runners[replica_id].multiplexed_model_ids = model_ids
             self.publish()
 
-    def report_load(self, caller: str, load: Load) -> None:
-        """A caller tells what it has under way here."""
-        if self._scaler.report(caller, load):
+    def report_load(self, caller: str, load: Load, latencies: dict[int, int] | None = None) -> None:
+        """A caller tells what it has under way here, and how long what was answered took."""
+        if self._scaler.report(caller, load, latencies):
+            self._services.mark(self)
+
+    def report_stats(self, replica_id: str, stats: dict[str, float]) -> None:
+        """A replica tells what its `record_autoscaling_stats` returned."""
+        if self._scaler.report_stats(replica_id, stats):
+            self._services.mark(self)
+
+    def capacity_changed(self) -> None:
+        """The instance has another target capacity."""
+        had = self.num_replicas
+        if self._scaler.capacity_changed():
+            wanted = self.num_replicas
+            if wanted != had:
+                self._begin(Change.UPSCALE if wanted > had else Change.DOWNSCALE)
             self._services.mark(self)
 
     def forget_caller(self, caller: str) -> None:

@@ -28,6 +28,7 @@ def targets(
         routing_policy=options.request_router_config.routing_policy,
         retryable_methods=sorted({method for r in serving for method in r.retryable_methods}),
         report_interval_s=scaling.metrics_interval_s if scaling is not None else None,
+        latency_target_s=scaling.target_latency_p99_s if scaling is not None else None,
         unavailable=unavailable,
     )
 

@@ -96,7 +96,7 @@ class RestApi:
             details = [{"field": written(problem.path), "reason": problem.text} for problem in problems]
             text = "; ".join(str(problem) for problem in problems)
             return JSONResponse({"error": text, "problems": details}, status_code=400)
-        self._controller.builds.want(given["applications"])
+        self._controller.builds.want(given["applications"], given.get("target_capacity"))
         warnings = self._ignored(given)
         for warning in warnings:
             logger.warning("%s", warning)

@@ -32,7 +32,7 @@ def instance_details(status: InstanceStatus, config: InstanceConfig, source: str
             for application in status.applications
             if source is None or source == _source(application)
         },
-        "target_capacity": None,
+        "target_capacity": status.target_capacity,
     }
 
 

@@ -15,6 +15,7 @@ from headrace.config.spec import (
     InstanceStatus,
     ReportLoadRequest,
     ReportModelsRequest,
+    ReportStatsRequest,
     RollbackReply,
     RollbackRequest,
     StatusRequest,
@@ -28,7 +29,7 @@ from headrace.wire.rpc import RpcServer
 
 def rpc_server(controller: Controller) -> RpcServer:
     """Serves `deploy`, `delete`, `history`, `rollback`, `status`, `config`, `changed`, `watch`, `report_load`,
-    `report_models`, `metrics` and `shutdown`.
+    `report_models`, `report_stats`, `metrics` and `shutdown`.
 
     `status_of` tells of some applications what `status` tells of all.
     What is wrong with a request arrives at its caller as an `RpcError` of kind `ConfigError`.
@@ -67,7 +68,10 @@ def rpc_server(controller: Controller) -> RpcServer:
         controller.report_models(body.replica_id, body.model_ids)
 
     async def report_load(body: ReportLoadRequest) -> None:
-        controller.report_load(body.caller, body.loads)
+        controller.report_load(body.caller, body.loads, body.latencies)
+
+    async def report_stats(body: ReportStatsRequest) -> None:
+        controller.report_stats(body.replica_id, body.stats)
 
     async def metrics(prefix: str) -> list[Family]:
         return await controller.metrics.families(prefix)
@@ -87,6 +91,7 @@ def rpc_server(controller: Controller) -> RpcServer:
         "watch": watch,
         "report_load": report_load,
         "report_models": report_models,
+        "report_stats": report_stats,
         "metrics": metrics,
         "shutdown": shutdown,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from headrace.config.autoscaling import AutoscalingConfig
@@ -13,6 +14,8 @@ from headrace.config.policy_call import DeploymentFacts
 from headrace.config.spec import ApplicationSpec, AutoscalingStatus, DeploymentSpec, Load, ScalingDecision
 from headrace.controller.autoscaling.asker import Asker
 from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
+from headrace.controller.autoscaling.capacity import Capacity
+from headrace.controller.autoscaling.decision import at_capacity
 from headrace.controller.autoscaling.metric_windows import MetricWindows
 from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.replica_machine import Phase
@@ -56,6 +59,7 @@ class Scaler:
         self._policy: Asker | None = None
         self._metrics = MetricWindows()
         self._set_from_outside: int | None = None
+        self._capacity = self._capacity_that_holds()
         if options.autoscaling_config is not None:
             self._autoscaler = self._resumed(options.autoscaling_config, target)
             self._policy = services.policies.join(self, spec, application)
@@ -64,15 +68,34 @@ class Scaler:
 
     def _resumed(self, config: AutoscalingConfig, target: int | None) -> Autoscaler:
         if target is None:
-            return Autoscaler(config, self._options.initial_num_replicas)
-        return Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
+            autoscaler = Autoscaler(config, self._at_capacity(self._options.initial_num_replicas))
+        else:
+            autoscaler = Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
+        autoscaler.capacity = self._capacity
+        return autoscaler
 
     @property
     def num_replicas(self) -> int:
         """How many replicas are wanted."""
         if self._autoscaler is not None:
             return self._autoscaler.target
-        return self._options.initial_num_replicas if self._set_from_outside is None else self._set_from_outside
+        if self._set_from_outside is not None:
+            return self._set_from_outside
+        return self._at_capacity(self._options.initial_num_replicas)
+
+    def _capacity_that_holds(self) -> Capacity:
+        # The instance's is that of what came from configs. What a driver deployed has none, as in Ray Serve.
+        return Capacity() if self._application.config is None else self._services.store.capacity
+
+    def _at_capacity(self, replicas: int) -> int:
+        return at_capacity(replicas, self._capacity.percent)
+
+    def capacity_changed(self) -> bool:
+        """The instance has another target capacity. Returns whether that is any for this deployment."""
+        before, self._capacity = self._capacity, self._capacity_that_holds()
+        if self._autoscaler is not None:
+            self._autoscaler.capacity = self._capacity
+        return self._capacity != before
 
     def update(self, spec: DeploymentSpec, application: ApplicationSpec, options: DeploymentOptions) -> None:
         """Go by these from now on."""
@@ -80,6 +103,7 @@ class Scaler:
         if not keeps_target(self._spec, self._application, spec, application):
             self._set_from_outside = None
         self._spec, self._application, self._options = spec, application, options
+        self.capacity_changed()
         if config is None:
             if self._autoscaler is not None:
                 self._autoscaler = None
@@ -87,7 +111,9 @@ class Scaler:
                 self._services.store.remove_target(spec.app, spec.name)
             return
         if self._autoscaler is None:
-            self._autoscaler = Autoscaler(config, had if config.initial_replicas is None else config.initial_replicas)
+            first = had if config.initial_replicas is None else self._at_capacity(config.initial_replicas)
+            self._autoscaler = Autoscaler(config, first)
+            self._autoscaler.capacity = self._capacity
         else:
             self._autoscaler.configure(config)
         self._policy = self._services.policies.join(self, spec, application)
@@ -150,12 +176,25 @@ class Scaler:
 
     # What callers have under way.
 
-    def report(self, caller: str, load: Load) -> bool:
-        """A caller tells. Returns whether that matters."""
+    def report(self, caller: str, load: Load, latencies: Mapping[int, int] | None = None) -> bool:
+        """A caller tells, also how long what was answered took. Returns whether that matters."""
         if self._autoscaler is None:
             return False
-        self._autoscaler.report(caller, load, self._loop.time())
+        self._autoscaler.report(caller, load, self._loop.time(), latencies)
         return True
+
+    def report_stats(self, replica_id: str, stats: Mapping[str, float]) -> bool:
+        """A replica tells of itself. Returns whether that matters."""
+        runner = self._deployment.runners.get(replica_id)
+        if self._autoscaler is None or runner is None or not runner.replica.active:
+            return False
+        self._autoscaler.report_metrics(replica_id, stats, self._loop.time())
+        return self._policy is not None or bool(self._autoscaler.config.target_metrics)
+
+    def forget_replica(self, replica_id: str) -> None:
+        """A replica serves no more."""
+        if self._autoscaler is not None:
+            self._autoscaler.forget_replica(replica_id)
 
     def forget(self, caller: str) -> bool:
         """A caller is gone. Returns whether that matters."""

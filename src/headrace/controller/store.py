@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.config.spec import ApplicationSpec, DeploymentSpec, DeployRecord
 from headrace.controller import deploys
+from headrace.controller.autoscaling.capacity import Capacity
 from headrace.exceptions import StartupError
 
 FORMAT = 1
@@ -41,6 +42,10 @@ _LATER_TABLES = """
 -- How many replicas autoscaling, or an external scaler, wanted last.
 CREATE TABLE IF NOT EXISTS targets (
     app TEXT NOT NULL, deployment TEXT NOT NULL, num_replicas INTEGER NOT NULL, PRIMARY KEY (app, deployment)
+) STRICT;
+-- The percentage of all replicas that is wanted, and whether it is on its way up: one row, or none for all of them.
+CREATE TABLE IF NOT EXISTS capacity (
+    one INTEGER PRIMARY KEY CHECK (one = 1), percent REAL NOT NULL, grows INTEGER NOT NULL
 ) STRICT;
 -- The last deploys of each application, to return to.
 CREATE TABLE IF NOT EXISTS deploys (
@@ -100,6 +105,8 @@ class Store:
             if check != "ok":
                 raise sqlite3.DatabaseError(check)
             self.load()
+            found = self._db.execute("SELECT percent, grows FROM capacity").fetchone()
+            self._capacity = Capacity() if found is None else Capacity(found[0], bool(found[1]))
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -176,12 +183,21 @@ class Store:
                 )
                 self._db.execute("DELETE FROM builds WHERE name = ?", (spec.name,))
 
-    def put_builds(self, configs: dict[str, dict[str, Any]]) -> None:
-        """Want what these configs lead to; replaces whatever was waiting to be built."""
+    @property
+    def capacity(self) -> Capacity:
+        """The instance's target capacity."""
+        return self._capacity
+
+    def put_builds(self, configs: dict[str, dict[str, Any]], capacity: Capacity = Capacity()) -> None:  # noqa: B008
+        """Want what these configs lead to, at this capacity; replaces whatever was waiting to be built."""
         with self._transaction():
+            self._db.execute("DELETE FROM capacity")
+            if capacity.percent is not None:
+                self._db.execute("INSERT INTO capacity VALUES (1, ?, ?)", (capacity.percent, int(capacity.grows)))
             self._db.execute("DELETE FROM builds")
             for name, config in configs.items():
                 self._db.execute("INSERT INTO builds VALUES (?, ?, ?)", (name, json.dumps(config), time.time()))
+        self._capacity = capacity
 
     def drop_build(self, name: str) -> None:
         self._db.execute("DELETE FROM builds WHERE name = ?", (name,))

@@ -21,6 +21,7 @@ from headrace.config.spec import (
 )
 from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
+from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.deployed_sources import import_as_deployed
 from headrace.replica.http.asgi import LifespanRunner, build_asgi_app
 from headrace.replica.http.plan import plan_handler
@@ -56,7 +57,8 @@ class ConstructorError(HeadraceError):
 class Lifecycle:
     """One replica's life. Its methods are control calls; see `config/spec.py` for what goes in and out.
 
-    `on_constructed` is called when there is an instance of the user's, which has to be let go in the end.
+    `on_constructed` is called when there is an instance of the user's, which has to be let go in the end. `stats` tells
+    the controller what the user's code says of itself.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Lifecycle:
         self.phase = "starting"
         self.service: ReplicaService = None  # type: ignore[assignment]
         self.listener: Listener | None = None
+        self.stats: StatsReporter | None = None
         self._on_constructed = on_constructed
         self._app = app
         self._deployment = deployment
@@ -153,6 +156,8 @@ class Lifecycle:
         self._warn_of_small_batches(int(options["max_ongoing_requests"]))
         self.phase = "running"
         service.set_limits(int(options["max_ongoing_requests"]), open=True)
+        if self.stats is not None:
+            self.stats.follow(code, options)
         return InitializeReply(
             replica_id=self.replica_id,
             pid=os.getpid(),
@@ -182,6 +187,8 @@ class Lifecycle:
             except Exception as error:
                 raise ConstructorError(user_traceback(error)) from error
         self.service.set_limits(int(options["max_ongoing_requests"]), open=self.phase == "running")
+        if self.stats is not None and self.phase == "running":
+            self.stats.follow(self._user_code, options)
 
     def _take_rank(self, request: ReconfigureRequest) -> bool:
         """Whether the replica has another rank now: others have gone, and theirs are taken."""
@@ -220,6 +227,8 @@ class Lifecycle:
             Whether all was answered within `timeout_s`.
         """
         self.phase = "draining"
+        if self.stats is not None:
+            self.stats.close()
         service = self.service
         service.set_limits(service.max_ongoing, open=False)
         service.on_idle = self._idle.set

@@ -13,6 +13,7 @@ import uvloop
 
 from headrace.exceptions import HeadraceError
 from headrace.observe.logs import configure_logging
+from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
 from headrace.replica.metrics import ReplicaMetrics
 from headrace.replica.service import ReplicaService
@@ -60,6 +61,7 @@ async def _serve(process: ProcessContext) -> None:
     lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], on_constructed=end_when_told)
     service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
     lifecycle.service = service
+    lifecycle.stats = StatsReporter(args["replica_id"], hub.controller)
     _report_models(hub, args["replica_id"])
     wire = process.listeners["wire"]
     probe = LoopProbe(loop)

@@ -136,6 +136,15 @@ class UserCode:
         return callable(getattr(self.instance, "check_health", None))
 
     @property
+    def has_autoscaling_stats(self) -> bool:
+        return callable(getattr(self.instance, "record_autoscaling_stats", None))
+
+    async def autoscaling_stats(self) -> Any:
+        """What the user's `record_autoscaling_stats` returns; raises what it raises. Sync ones share a thread with
+        `check_health`: a long request must not keep them."""
+        return await self._call_hook(self.instance.record_autoscaling_stats, self._hook_worker())
+
+    @property
     def wants_rank(self) -> bool:
         """Whether the user's `reconfigure` takes the replica's rank too."""
         return self.has_reconfigure and "rank" in inspect.signature(self.instance.reconfigure).parameters
@@ -160,9 +169,12 @@ class UserCode:
         """Call the user's `check_health`; raises what it raises. Sync ones get a thread of their own, so that a long
         request does not make a replica look ill."""
         if self.has_check_health:
-            if self._health_worker is None:
-                self._health_worker = SyncWorker(asyncio.get_running_loop(), 1, "headrace-health")
-            await self._call_hook(self.instance.check_health, self._health_worker)
+            await self._call_hook(self.instance.check_health, self._hook_worker())
+
+    def _hook_worker(self) -> SyncWorker:
+        if self._health_worker is None:
+            self._health_worker = SyncWorker(asyncio.get_running_loop(), 1, "headrace-health")
+        return self._health_worker
 
     async def close(self) -> None:
         """Call the user's `__del__` (sync or async), once, and let go of the instance."""
@@ -180,13 +192,11 @@ class UserCode:
         finally:
             _disarm(instance)
 
-    async def _call_hook(self, function: Callable[..., Any], worker: SyncWorker, *args: Any) -> None:
+    async def _call_hook(self, function: Callable[..., Any], worker: SyncWorker, *args: Any) -> Any:
         if kind_of(function) is MethodKind.ASYNC:
-            await function(*args)
-        else:
-            result = await worker.run(function, *args)
-            if inspect.isawaitable(result):
-                await result
+            return await function(*args)
+        result = await worker.run(function, *args)
+        return await result if inspect.isawaitable(result) else result
 
 
 def _disarm(instance: Any) -> None:

@@ -24,6 +24,7 @@ class RoutedCall(Call):
         retryable: whether it may be sent again when its replica died before it answered.
         settled: answered, failed or abandoned; nothing more will be told.
         sent_at: `time.monotonic()` when it was sent, where its latency is to be compared with others'; 0 where not.
+        submitted_at: the same when it came to its router, where latencies are told; 0 where not.
         sequence: its place among the requests of its router, by when they came.
         routing_hint: what the caller tells the routing policy; never leaves the process.
     """
@@ -43,6 +44,7 @@ class RoutedCall(Call):
         "sequence",
         "session_id",
         "settled",
+        "submitted_at",
     )
 
     # Of the class, since only calls of handles have one of their own: others do not pay for it.
@@ -75,6 +77,7 @@ class RoutedCall(Call):
         self.attempts = 0
         self.sequence = 0
         self.sent_at = 0.0
+        self.submitted_at = 0.0
         self.link: ReplicaLink | None = None
         self.router: Router | None = None
 
@@ -105,6 +108,8 @@ class RoutedCall(Call):
         link: ReplicaLink = self.link  # type: ignore[assignment]
         if self.sent_at:
             link.measured(monotonic() - self.sent_at)
+        if self.submitted_at:
+            self._note_latency()
         link.finished(header)
         self.answered(flags, header, payload)
 
@@ -122,8 +127,20 @@ class RoutedCall(Call):
 
     def on_end(self, header: bytes) -> None:
         self.settled = True
+        if self.submitted_at:
+            self._note_latency()
         self.link.finished(header)  # type: ignore[union-attr]
         self.ended()
+
+    def _note_latency(self, given_up: bool = False) -> None:
+        latencies = self.router.latencies if self.router is not None else None
+        if latencies is None:
+            return
+        seconds = monotonic() - self.submitted_at
+        if given_up:
+            latencies.given_up(seconds)
+        else:
+            latencies.answered(seconds)
 
     def on_reject(self, header: bytes) -> None:
         link, self.link = self.link, None
@@ -145,6 +162,8 @@ class RoutedCall(Call):
         if self.settled:
             return False
         self.settled = True
+        if self.submitted_at:
+            self._note_latency(given_up=True)
         link = self.link
         if link is not None:
             self.abandon()

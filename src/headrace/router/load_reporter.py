@@ -82,20 +82,25 @@ class LoadReporter:
         client = self._client()
         if client is None or client.closed:
             return
-        loads = {}
+        loads, latencies = {}, {}
         for router in routers:
             load = router.load
-            if load.ongoing or self._told.get(router, Load()).ongoing:
+            answered = router.latencies.take() if router.latencies is not None else None
+            if load.ongoing or answered or self._told.get(router, Load()).ongoing:
                 loads[f"{router.app}#{router.deployment}"] = load
+            if answered:
+                latencies[f"{router.app}#{router.deployment}"] = answered
             self._told[router] = load
         if loads:
-            task = self._loop.create_task(self._report(client, loads))
+            request = ReportLoadRequest(caller=self.caller, loads=loads, latencies=latencies)
+            task = self._loop.create_task(self._report(client, request))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _report(self, client: RpcClient, loads: dict[str, Load]) -> None:
+    async def _report(self, client: RpcClient, request: ReportLoadRequest) -> None:
+        loads = request.loads
         try:
-            await client.call("report_load", ReportLoadRequest(caller=self.caller, loads=loads), timeout_s=_TIMEOUT_S)
+            await client.call("report_load", request, timeout_s=_TIMEOUT_S)
         except (WireError, TimeoutError) as error:
             logger.debug("load was not reported: %s", error)
             self._told = {

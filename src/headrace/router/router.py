@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.config.spec import DeploymentTargets, Load
@@ -15,6 +16,7 @@ from headrace.exceptions import (
     ReplicaUnavailableError,
 )
 from headrace.router.call import MAX_ATTEMPTS, RoutedCall
+from headrace.router.latencies import Latencies
 from headrace.router.link import ReplicaLink
 from headrace.router.link_watch import LinkWatch
 from headrace.router.policy import ModelAffinity, PowerOfTwoChoices, RoutingPolicy, SessionAffinity, load_policy
@@ -44,6 +46,7 @@ class Router:
         reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
         report_interval_s: how often the controller wants to know of the load; None for never.
+        latencies: of answered requests, where the deployment scales by them; None otherwise.
         on_starving: called when requests wait and there is no replica at all.
     """
 
@@ -64,6 +67,7 @@ class Router:
         self.retryable_methods: frozenset[str] = frozenset()
         self.on_change: Callable[[], None] | None = None
         self.report_interval_s: float | None = None
+        self.latencies: Latencies | None = None
         self.on_starving: Callable[[Router], None] | None = None
         self._secret = secret
         self._shared = shared
@@ -96,6 +100,8 @@ class Router:
         if self.unavailable is not None:
             self._refuse(call, DeploymentUnavailableError(self.unavailable))
             return
+        if self.latencies is not None:
+            call.submitted_at = monotonic()
         if not self.queued:
             link = self._choose(call)
             if link is not None:
@@ -239,6 +245,7 @@ class Router:
         self.retryable_methods = frozenset(targets.retryable_methods)
         self.unavailable = targets.unavailable
         self.report_interval_s = targets.report_interval_s
+        self._set_latency_target(targets.latency_target_s)
         self._set_policy(targets.routing_policy)
         wanted = {target.replica_id: target for target in targets.replicas}
         for replica_id in [known for known in self._links if known not in wanted]:
@@ -260,6 +267,14 @@ class Router:
                 self._starve()
         if self.on_change is not None:
             self.on_change()
+
+    def _set_latency_target(self, target_s: float | None) -> None:
+        if target_s is None:
+            self.latencies = None
+        elif self.latencies is None:
+            self.latencies = Latencies(target_s)
+        else:
+            self.latencies.target_s = target_s
 
     def _set_policy(self, config: dict[str, object]) -> None:
         if config == self._policy_config:

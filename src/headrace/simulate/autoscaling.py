@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.config.autoscaling import DEFAULT_POLICY, AutoscalingConfig
+from headrace.config.autoscaling import AutoscalingConfig
+from headrace.config.autoscaling_policy import DEFAULT_POLICY
 from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
 from headrace.exceptions import ConfigError
 from headrace.simulate.arrivals import Arrivals, ServiceTime
