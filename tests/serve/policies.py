@@ -13,6 +13,13 @@ from typing import Any
 from headrace.config import AutoscalingContext, DeploymentID
 
 
+def write(file: Path, text: str) -> None:
+    """At once: who reads it meanwhile sees the old or the new."""
+    unfinished = Path(f"{file}.new")
+    unfinished.write_text(text)
+    unfinished.replace(file)
+
+
 class Told:
     """Does what its file says at the moment; notes its process in `<file>.pids`."""
 
@@ -29,7 +36,7 @@ class Told:
         match self.file.read_text().split(maxsplit=1):
             case ["want", number]:
                 state = {"calls": ctx.policy_state.get("calls", 0) + 1}
-                Path(f"{self.file}.calls").write_text(f"{self.calls} {state['calls']}")
+                write(Path(f"{self.file}.calls"), f"{self.calls} {state['calls']}")
                 return float(number), state
             case ["return", text]:
                 return json.loads(text)
@@ -40,8 +47,10 @@ class Told:
                     time.sleep(0.01)
                 return ctx.target_num_replicas
             case ["exit"]:
+                write(self.file, "block")  # what comes after this process
                 os._exit(3)
             case ["kill"]:
+                write(self.file, "block")
                 os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError(self.file.read_text())
 
@@ -57,9 +66,7 @@ def see(ctx: AutoscalingContext) -> int:
         "of_environment": os.environ.get("OF_POLICY"),
     }
     file = Path(os.environ["SEEN_FILE"])
-    unfinished = file.with_suffix(".new")
-    unfinished.write_text(json.dumps(seen))
-    unfinished.replace(file)
+    write(file, json.dumps(seen))
     return ctx.target_num_replicas
 
 
@@ -75,5 +82,5 @@ def second_follows_first(contexts: dict[DeploymentID, AutoscalingContext]) -> An
     if command == "first alone":
         return {by_name["First"]: 1}, None
     state = {by_name["First"]: {"calls": first.policy_state.get("calls", 0) + 1}}
-    Path(os.environ["TOLD_FILE"] + ".calls").write_text(str(state[by_name["First"]]["calls"]))
+    write(Path(os.environ["TOLD_FILE"] + ".calls"), str(state[by_name["First"]]["calls"]))
     return {by_name["First"]: int(command), by_name["Second"]: first.current_num_replicas}, state
