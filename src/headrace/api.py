@@ -265,11 +265,11 @@ def run_many(
     except BaseException:
         beginning.give_up()
         raise
-    client.deploy(specs)
     names = [spec.name for spec in specs]
+    if blocking:
+        _take_sigterm_for_ctrl_c()
     try:
-        if blocking:
-            _take_sigterm_for_ctrl_c()
+        client.deploy(specs)
         if wait_for_applications_running:
             client.wait_running(names)
         if blocking:

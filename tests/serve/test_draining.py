@@ -11,6 +11,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli.command import Place, fetch, place
@@ -37,7 +38,6 @@ SCRIPT = APP.replace(
     """
 serve.start(http_options={"port": 0}, rest_options={"port": 0})
 from headrace import client
-serve.run(Slow.bind())
 print(client.find().http_url, flush=True)
 serve.run(Slow.bind(), blocking=True)
 print("the end", flush=True)
@@ -89,6 +89,7 @@ def test_sigterm_to_a_script_that_blocks_in_run_does_the_same() -> None:
         url = process.stdout.readline().strip()
         port = urllib.parse.urlsplit(url).port
         assert port
+        until(lambda: "/" in httpx.get(f"{url}/-/routes", timeout=20).json())
         try:
             assert _terminated(here, process, url, port, threads) == 0
             assert process.stdout.read() == "the end\n"
