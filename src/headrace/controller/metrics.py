@@ -16,7 +16,7 @@ from headrace.controller.replica_runner import ReplicaRunner
 from headrace.observe import catalogue
 from headrace.observe.collectors import add_collector
 from headrace.observe.exposition import Family
-from headrace.observe.scraper import ANSWER_WITHIN_S, CONTROLLER, Scraper
+from headrace.observe.scraper import ALIVE_WITHIN_S, ANSWER_WITHIN_S, CONTROLLER, Scraper
 from headrace.wire.rpc import ask
 
 if TYPE_CHECKING:
@@ -62,7 +62,13 @@ class ControllerMetrics:
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(
-            path, self._secret, "metrics", prefix, type=list[Family], timeout_s=ANSWER_WITHIN_S
+            path,
+            self._secret,
+            "metrics",
+            prefix,
+            type=list[Family],
+            connect_within_s=ALIVE_WITHIN_S,
+            timeout_s=ANSWER_WITHIN_S,
         )
         return answer
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace.observe")
 
-ANSWER_WITHIN_S = 0.7
-"""A process that has not answered by then is left out: scrapes have deadlines, and a stopped process has none."""
+ALIVE_WITHIN_S = 0.7
+"""A process that gives no sign of life by then (it is stopped, or its code keeps the interpreter's lock) is left out:
+scrapes have deadlines."""
+
+ANSWER_WITHIN_S = 4.0
+"""One that has given a sign of life gets so long: it may have very much to tell, on a machine that is very busy."""
 
 CONTROLLER = "controller.sock"
 
@@ -71,6 +77,8 @@ class Scraper:
         self._running = None
 
     async def _scrape(self) -> bytes:
+        if "prometheus_client" not in sys.modules:  # the first time: not on the loop, which has requests to serve
+            await asyncio.to_thread(importlib.import_module, "prometheus_client")
         paths = [self._folder / CONTROLLER, *sorted(self._folder.glob("*.vitals"))]
         others = [asyncio.create_task(self._asked(path)) for path in paths if path.name != self._own]
         own = await self.own_families(self._prefix)
@@ -82,8 +90,7 @@ class Scraper:
     async def _asked(self, path: Path) -> list[Family] | None:
         """What the process says: nothing where it is gone, None where it is there and does not answer."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await self._ask(str(path), self._prefix)
+            return await self._ask(str(path), self._prefix)
         except (ConnectionError, FileNotFoundError):
             return []  # it ended; its socket is removed in a moment
         except Exception as error:

@@ -12,7 +12,7 @@ from headrace.observe.collectors import add_collector
 from headrace.observe.exposition import Family
 from headrace.observe.http_counts import HttpCounts
 from headrace.observe.router_loads import router_families
-from headrace.observe.scraper import ANSWER_WITHIN_S, Scraper
+from headrace.observe.scraper import ALIVE_WITHIN_S, ANSWER_WITHIN_S, Scraper
 from headrace.router.hub import RouterHub
 from headrace.wire.callee import Listener
 from headrace.wire.rpc import RpcServer, ask
@@ -57,7 +57,13 @@ class ProxyMetrics:
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(
-            path, self._secret, "metrics", prefix, type=list[Family], timeout_s=ANSWER_WITHIN_S
+            path,
+            self._secret,
+            "metrics",
+            prefix,
+            type=list[Family],
+            connect_within_s=ALIVE_WITHIN_S,
+            timeout_s=ANSWER_WITHIN_S,
         )
         return answer
 

@@ -227,10 +227,17 @@ class RpcClient:
 
 
 async def ask(
-    address: str, secret: bytes, method: str, body: Any = None, *, type: type[T] | Any, timeout_s: float
+    address: str,
+    secret: bytes,
+    method: str,
+    body: Any = None,
+    *,
+    type: type[T] | Any,
+    connect_within_s: float,
+    timeout_s: float,
 ) -> T:
     """One call over a connection of its own; raises as `RpcClient.connect` and `RpcClient.call`."""
-    client = await RpcClient.connect(address, secret, timeout_s=timeout_s)
+    client = await RpcClient.connect(address, secret, timeout_s=connect_within_s)
     try:
         answer: T = await client.call(method, body, type=type, timeout_s=timeout_s)
         return answer
