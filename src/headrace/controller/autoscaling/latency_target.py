@@ -61,7 +61,7 @@ class Latencies(msgspec.Struct, frozen=True):
         The load that they were seen under follows from Little's law: the latencies of the requests answered in a
         stretch of time, added up, are how many of them there were at a time, times its length. It is not always the
         load of that time: just after a jump, what is answered came before it, and while a queue is worked off, what is
-        answered has waited in a longer one. Whatever favours caution is believed.
+        answered has waited in a longer one. A target that breaks, breaks at the load under which the slow ones were.
 
         Args:
             ongoing: requests under way, on average since `since`.
@@ -69,15 +69,17 @@ class Latencies(msgspec.Struct, frozen=True):
         if not self.reports or not running:
             return self
         sketch = merged(answered for _, answered in self.reports)
-        length_s = self.reports[-1][0] - self.reports[0][0] + interval_s
-        per_replica = total_s(sketch) / length_s / running
         p99_s = percentile_s(sketch, SHARE)
         limit = self.limit
         match verdict(sketch, target_s):
             case Verdict.BREAKS:
-                limit = limit.broke(now, max(per_replica, ongoing / running), max(1.0, p99_s / target_s))
+                slow = [slower_than(answered, target_s) for _, answered in self.reports]
+                loads = [total_s(answered) / interval_s for _, answered in self.reports]
+                under = sum(few * load for few, load in zip(slow, loads, strict=True)) / sum(slow)
+                limit = limit.broke(now, max(under, ongoing) / running, max(1.0, p99_s / target_s))
             case Verdict.HOLDS:
-                limit = limit.held(now, per_replica, min(1.0, p99_s / target_s))
+                length_s = self.reports[-1][0] - self.reports[0][0] + interval_s
+                limit = limit.held(now, total_s(sketch) / length_s / running, min(1.0, p99_s / target_s))
         return replace(self, limit=limit, p99_s=p99_s)
 
 
