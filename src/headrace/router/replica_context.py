@@ -26,8 +26,8 @@ class ReplicaContext:
     Attributes:
         replica_id: its name.
         servable_object: the instance of the user's class, or the user's function; None while the constructor runs.
-        rank: its place among the replicas of its deployment.
-        world_size: how many replicas the deployment had when this one started.
+        rank: its place among the replicas of its deployment; another one after some with lower ranks have gone.
+        world_size: how many replicas the deployment had when this one was last told of its rank.
         progress: how far a constructor that takes long is, for people: "loading weights 40%". To be set by user code;
             the deployment's status message shows it.
     """
