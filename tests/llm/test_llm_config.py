@@ -81,6 +81,10 @@ def test_an_a10_is_the_card_that_clouds_call_a10g() -> None:
         ({"model": "m", "model_loading_config": {"model_id": "n"}}, "is given beside model_loading_config"),
         ({"model": "m", "max_model_len": 1, "engine_kwargs": {"max_model_len": 2}}, "is given here and in engine_kwar"),
         ({"model": "m", "disable_log_stats": True}, "engine_kwargs.disable_log_stats: excludes log_engine_metrics"),
+        (
+            {"model": "m", "experimental_configs": {"num_ingres_replicas": 1}},
+            "experimental_configs.num_ingres_replicas: no such option; did you mean 'num_ingress_replicas'",
+        ),
         ({"model": "m", "experimental_configs": {"num_router_replicas": 1}}, "now called 'num_ingress_replicas'"),
     ],
 )

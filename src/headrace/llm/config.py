@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
@@ -230,6 +231,9 @@ class LLMConfig(ConfigModel):
         for name, value in experiments.items():
             if name == "num_router_replicas":
                 raise mistake("no such option any more; it is now called 'num_ingress_replicas'", name)
+            meant = difflib.get_close_matches(name, _EXPERIMENTS, n=1, cutoff=_SURELY_MEANT)
+            if name not in _EXPERIMENTS and meant:
+                raise mistake(f"no such option; did you mean '{meant[0]}'?", name)
             if name == "num_ingress_replicas" and (not isinstance(value, int) or value < 1):
                 raise mistake(f"must be a whole number of at least 1, not {shown(value)}", name)
         return experiments
@@ -274,6 +278,4 @@ def _loading(names: Mapping[str, Any], nested: Any) -> dict[str, Any]:
 
 def _is_typo(name: str, model: type[LLMConfig]) -> bool:
     """Whether an unknown name is rather one of ours, misspelt, than one of the engine's."""
-    import difflib
-
     return bool(difflib.get_close_matches(name.lower(), list(model.model_fields), n=1, cutoff=_SURELY_MEANT))

@@ -183,7 +183,7 @@ class LLMServer:
     # What is known of it.
 
     async def llm_config(self) -> LLMConfig:
-        """The config that it was started with."""
+        """The config that it was started with, without the `deployment_config`."""
         return self._llm_config
 
     async def info(self) -> ModelInfo:
@@ -248,7 +248,12 @@ class LLMServer:
 def made_application(
     cls: type[Any], options: Mapping[str, Any], config: LLMConfig, kwargs: Mapping[str, Any]
 ) -> serve.Application[Any]:
-    """A deployment of `cls` with these options, bound to a config."""
+    """A deployment of `cls` with these options, bound to a config.
+
+    Replicas do not get the part that is the deployment's own: so a change of it, of the number of replicas above all,
+    restarts none of them.
+    """
+    config = config.model_copy(update={"deployment_config": {}})
     deployment: serve.Deployment[..., Any] = serve.deployment(**options)(cls)
     return deployment.bind(config, **kwargs)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.serve.conditions import deployment, until
+from tests.serve.conditions import deployment, ids, until
 
 import headrace as serve
 from headrace.exceptions import ConfigError, DeploymentFailedError
@@ -199,8 +199,8 @@ def test_requests_for_an_adapter_go_where_it_was_used_before(http: httpx.Client,
     lora = {"dynamic_lora_loading_path": str(tmp_path), "max_num_adapters_per_replica": 1}
     base = config(lora_config=lora, deployment_config={"num_replicas": 2}, server_cls=Counting)
     serve.run(build_openai_app({"llm_configs": [base]}))
-    ids = [model["id"] for model in http.get("/v1/models").json()["data"]]
-    assert ids == ["m", "m:danish", "m:finnish"]
+    listed = [model["id"] for model in http.get("/v1/models").json()["data"]]
+    assert listed == ["m", "m:danish", "m:finnish"]
     for _ in range(20):
         assert chat(http, "m:danish").json()["model"] == "m:danish"
     model = serve.get_deployment_handle("Counting:m")
@@ -234,6 +234,16 @@ def test_an_engine_without_adapters_refuses_a_lora_config(monkeypatch: pytest.Mo
     monkeypatch.setattr("headrace.llm.engines.find_spec", lambda name: name)
     with pytest.raises(ConfigError, match="lora_config: the engine 'transformers' has no adapters"):
         LLMServer.bind(LLMConfig(model="m", llm_engine="transformers", lora_config={}))
+
+
+def test_more_replicas_leave_those_that_run_alone(http: httpx.Client) -> None:
+    serve.run(LLMServer.bind(config()))
+    (first,) = ids("LLMServer:m")
+    serve.run(LLMServer.bind(config(deployment_config={"num_replicas": 2})))
+    assert first in ids("LLMServer:m")
+    assert len(ids("LLMServer:m")) == 2
+    serve.run(LLMServer.bind(config(answer_tokens=3, deployment_config={"num_replicas": 2})))
+    assert first not in ids("LLMServer:m")
 
 
 def test_a_subclass_may_change_what_it_answers(http: httpx.Client) -> None:
