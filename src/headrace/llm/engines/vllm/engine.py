@@ -281,7 +281,7 @@ def _is_of_vllm(process: psutil.Process) -> bool:
     # They begin as processes of multiprocessing, and take names of their own.
     with contextlib.suppress(psutil.Error):
         command = " ".join(process.cmdline())
-        return "multiprocessing" in command or "VLLM" in command
+        return ("multiprocessing" in command and "resource_tracker" not in command) or "VLLM" in command
     return False
 
 
