@@ -67,6 +67,22 @@ def test_chat_tells_that_nobody_answers(here: Place) -> None:
     assert "no server answers at http://127.0.0.1:9" in answer.stdout
 
 
+def test_a_key_that_was_made_is_the_one_that_opens(here: Place) -> None:
+    made = here.call("llm", "key").stdout
+    key, hashed = (re.search(rf"{name}: *(\S+)", made)[1] for name in ("key", "hash"))  # type: ignore[index]
+    server = here.begin("llm", "serve", "pretend", "--engine", "simulated", "--port", "0", "--api-key", hashed)
+    server.says("Serving. Press Ctrl-C to stop.")
+    try:
+        assert '-H "Authorization: Bearer $HEADRACE_API_KEY"' in server.output
+        refused = here.call("llm", "chat", "Hello", "--url", address(server))
+        assert refused.returncode == 1 and "an API key is needed" in refused.stdout
+        answer = here.call("llm", "chat", "Hello", "--url", address(server), "--api-key", key, "--max-tokens", "3")
+        assert answer.returncode == 0 and len(answer.stdout.split()) == 3
+    finally:
+        assert server.interrupt() == 0
+    assert key not in server.output
+
+
 def write_requests(here: Place, name: str, count: int, model: str = "pretend") -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
     lines = ({"custom_id": str(i), "url": "/v1/chat/completions", "body": body} for i in range(count))

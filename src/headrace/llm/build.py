@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import headrace as serve
+from headrace.llm.api import ApiKey, RateLimiter
 from headrace.llm.batch.config import BatchConfig
 from headrace.llm.batch.service import BatchService
 from headrace.llm.config import LLMConfig
@@ -77,7 +78,19 @@ def build_openai_app(llm_serving_args: LLMServingArgs | Mapping[str, Any]) -> se
     if args.batch_config is not None:
         arguments["batches"] = _batch_service(deployments, configs, args.batch_config)
         arguments["max_batch_file_bytes"] = args.batch_config.max_file_bytes
+    if args.api_keys:
+        arguments["api_keys"] = args.api_keys
+        if any(key.limited for key in args.api_keys):
+            arguments["limiter"] = _limiter(args.api_keys)
     return deployment.bind(llm_deployments=deployments, llm_configs=configs, **arguments)
+
+
+def _limiter(api_keys: Sequence[ApiKey]) -> serve.Application[Any]:
+    # One replica: the replicas of the ingress share what it counts.
+    deployment: serve.Deployment[..., Any] = serve.deployment(
+        num_replicas=1, max_ongoing_requests=MAX_ONGOING_REQUESTS
+    )(RateLimiter)
+    return deployment.bind(api_keys)
 
 
 def _batch_service(

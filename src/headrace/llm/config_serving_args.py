@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from headrace.config.model import ConfigModel, JsonObject
 from headrace.config.problems import shown
 from headrace.exceptions import ConfigError
+from headrace.llm.api import ApiKey, read_api_keys
 from headrace.llm.batch.config import BatchConfig
 from headrace.llm.config import LLMConfig
 
@@ -34,6 +35,13 @@ def load_class(given: Any) -> Any:
         raise ConfigError(f"{shown(given)} cannot be imported: {error}") from error
 
 
+def _api_keys(given: Any) -> tuple[ApiKey, ...]:
+    try:
+        return read_api_keys(given)
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("api_keys").removeprefix(": ")) from None
+
+
 class IngressClsConfig(ConfigModel):
     """The class of the front.
 
@@ -55,6 +63,7 @@ class LLMServingArgs(ConfigModel):
         llm_configs: one per model: `LLMConfig`s, dicts with their fields, or paths of YAML files.
         ingress_cls_config: the class of the front.
         ingress_deployment_config: options of its deployment.
+        api_keys: who may ask, and how much: see `headrace.llm.api.read_api_keys`. None of them: everybody may.
         batch_config: how `/v1/files` and `/v1/batches` work (`headrace.llm.BatchConfig`); None for not at all.
     """
 
@@ -63,6 +72,7 @@ class LLMServingArgs(ConfigModel):
     llm_configs: list[Annotated[LLMConfig, BeforeValidator(_from_file)]]
     ingress_cls_config: IngressClsConfig = Field(default_factory=IngressClsConfig)
     ingress_deployment_config: JsonObject = Field(default_factory=dict)
+    api_keys: Annotated[tuple[ApiKey, ...], BeforeValidator(_api_keys)] = ()
     batch_config: BatchConfig | None = Field(default_factory=BatchConfig)
 
     if TYPE_CHECKING:
@@ -73,6 +83,8 @@ class LLMServingArgs(ConfigModel):
             llm_configs: Sequence[LLMConfig | Mapping[str, Any] | str],
             ingress_cls_config: IngressClsConfig | Mapping[str, Any] = ...,
             ingress_deployment_config: Mapping[str, Any] = ...,
+            api_keys: Sequence[ApiKey | Mapping[str, Any] | str] = ...,
+            batch_config: BatchConfig | Mapping[str, Any] | None = ...,
         ) -> None: ...
 
     @field_validator("llm_configs")

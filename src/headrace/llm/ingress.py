@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import headrace as serve
 from headrace.llm.adapters import known_adapters
-from headrace.llm.api import HandleBackend, create_front
+from headrace.llm.api import ApiKey, HandleBackend, HandleLimiter, create_front
 from headrace.llm.batch.routes import BatchRoutes
 from headrace.llm.config import LLMConfig
 from headrace.llm.server_options import scales_to_zero
@@ -22,6 +22,8 @@ class LLMIngress:
         llm_configs: of these models.
         batches: what keeps files and works batches off; None for neither.
         max_batch_file_bytes: longest file that may be uploaded.
+        api_keys: who may ask; none of them: everybody.
+        limiter: a `RateLimiter`, which counts what these keys use; None where this replica counts for itself.
     """
 
     def __init__(
@@ -30,7 +32,11 @@ class LLMIngress:
         llm_configs: Mapping[str, LLMConfig],
         batches: serve.DeploymentHandle[Any] | None = None,
         max_batch_file_bytes: int = 0,
+        api_keys: Sequence[ApiKey] = (),
+        limiter: serve.DeploymentHandle[Any] | None = None,
     ) -> None:
+        self._api_keys = api_keys
+        self._limiter = None if limiter is None else HandleLimiter(limiter)
         self._mounts: dict[str, BatchRoutes] = {}
         if batches is not None:
             routes = BatchRoutes(batches, max_batch_file_bytes)
@@ -45,4 +51,4 @@ class LLMIngress:
         }
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_front(self._backends, mounts=self._mounts)
+        return create_front(self._backends, api_keys=self._api_keys, limiter=self._limiter, mounts=self._mounts)

@@ -15,6 +15,10 @@ import openai
 import pytest
 from tests.serve.conditions import running
 
+from headrace import client as driver
+from headrace.llm import build_openai_app
+from headrace.llm.api import hash_api_key
+
 from .applications import behind_front, model
 from .conftest import MODEL
 
@@ -57,13 +61,23 @@ def test_answers_and_streams_arrive_sync_and_async(run: Run) -> None:
     assert sync.completions.create(model=MODEL, prompt="a", max_tokens=3).choices[0].text
 
 
+def test_anthropics_client_is_answered_whole_and_in_a_stream(run: Run) -> None:
+    url = run(behind_front(model(), [{"key": "key-counted", "tokens_per_minute": 10_000}]))
+    claude = anthropic.Anthropic(base_url=url, api_key="key-counted", max_retries=0)
+    whole = claude.messages.create(model=MODEL, max_tokens=7, messages=HELLO)
+    assert whole.usage.output_tokens == 7
+    with claude.messages.stream(model=MODEL, max_tokens=7, messages=HELLO) as stream:
+        assert stream.get_final_message().usage.output_tokens == 7
+    assert claude.messages.count_tokens(model=MODEL, messages=HELLO).input_tokens == whole.usage.input_tokens
+
+
 def test_errors_are_the_clients_own_exceptions(run: Run) -> None:
     url = run(behind_front(model()))
     with pytest.raises(openai.NotFoundError) as missing:
         client(url).chat.completions.create(model="org/simm", messages=HELLO)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.NotFoundError, match="does not answer /v1/responses"):
-        client(url).responses.create(model=MODEL, input="a")
+    with pytest.raises(openai.NotFoundError, match="does not answer /v1/score"):
+        client(url).post("/score", cast_to=object, body={"model": MODEL, "text_1": "a", "text_2": "b"})
     with pytest.raises(openai.BadRequestError) as wrong:
         client(url).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=100_000)
     assert (wrong.value.code, wrong.value.type) == ("context_length_exceeded", "invalid_request_error")
@@ -85,6 +99,18 @@ def test_without_a_key_nobody_is_served_and_health_is_told_all_the_same(run: Run
     with pytest.raises(anthropic.AuthenticationError):
         anthropic.Anthropic(base_url=url, api_key="guess", max_retries=0).models.list()
     assert anthropic.Anthropic(base_url=url, api_key="key-free").models.list().data[0].id == MODEL
+
+
+def test_build_openai_app_takes_keys(run: Run) -> None:
+    config = {"model": "m", "llm_engine": "simulated"}
+    url = run(build_openai_app({"llm_configs": [config], "api_keys": [*KEYS, hash_api_key("key-hashed")]}))
+    assert client(url, "key-hashed").models.list().data[0].id == "m"
+    limited = client(url, "key-twice").chat.completions.with_raw_response.create(model="m", messages=HELLO)
+    assert limited.headers["x-ratelimit-remaining-requests"] == "1"
+    with pytest.raises(openai.AuthenticationError):
+        client(url, "guess").files.list()
+    status = httpx.get(f"{driver.find().rest_url}/api/serve/applications/").text
+    assert "key-" not in status and hash_api_key("key-hashed").removeprefix("sha256:") not in status
 
 
 def test_limits_of_requests_count_over_all_ingress_replicas(run: Run) -> None:
@@ -153,6 +179,15 @@ def test_a_model_that_dies_in_a_stream_is_an_error_of_the_stream(run: Run) -> No
     with pytest.raises(openai.APIError, match="the replica that worked on this request is gone"):
         for _ in stream:
             pass
+
+
+def test_the_responses_api_tells_of_a_broken_stream_too(run: Run) -> None:
+    url = run(behind_front(model(time_per_output_token_s=0.05, answer_tokens=10_000)))
+    hurried = client(url).with_options(default_headers={"x-request-timeout-ms": "700"})
+    stream = hurried.responses.create(model=MODEL, input="Hello", stream=True)
+    *_, last = stream
+    assert last.type == "error"
+    assert (last.code, last.message) == ("timeout", "the request was not answered before its deadline")
 
 
 def test_a_deadline_is_told_in_the_clients_terms(run: Run) -> None:

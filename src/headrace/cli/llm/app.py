@@ -6,6 +6,7 @@ import typer
 
 from headrace.cli.llm.batch import batch
 from headrace.cli.llm.chat import chat
+from headrace.cli.llm.key import key
 from headrace.cli.llm.serve import serve
 from headrace.cli.reflow import reflow
 
@@ -26,3 +27,4 @@ llm.command(
 )(serve)
 llm.command(help=reflow(chat.__doc__ or ""))(chat)
 llm.command(help=reflow(batch.__doc__ or ""))(batch)
+llm.command(help=reflow(key.__doc__ or ""))(key)

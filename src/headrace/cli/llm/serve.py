@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,18 @@ def serve(
         int | None, typer.Option("--port", "-p", help="Port to serve on; 0 for any.", show_default="8000")
     ] = None,
     route_prefix: Annotated[str, typer.Option("--route-prefix", metavar="PATH", help="Under which it answers.")] = "/",
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            envvar="HEADRACE_API_KEY",
+            help="Only clients that show this key are served; may be given several times. Others can see a command's "
+            "options: better give the hash that [cyan]headrace llm key[/cyan] shows, or use the environment.",
+            show_default="everybody is served",
+            show_envvar=False,
+        ),
+    ] = None,
     blocking: Annotated[
         bool,
         typer.Option("--blocking/--non-blocking", help="Serve until Ctrl-C, or go on in the background."),
@@ -78,14 +91,14 @@ def serve(
 
     http = {option: value for option, value in (("host", host), ("port", port)) if value is not None}
     config = _config(model, engine, name, engine_kwargs(context.args), _deployment_config(replicas))
-    application = _application(config)
+    application = _application(config, api_key or [])
     with Instance({"http_options": http}, detached=not blocking) as instance:
         from headrace import api
 
         instance.bring([APP_NAME])
         with showing_starts(instance.rest.details, [APP_NAME], err):
             api.run(application, name=APP_NAME, route_prefix=route_prefix)
-        _tell(config, instance.rest, route_prefix)
+        _tell(config, instance.rest, route_prefix, bool(api_key))
         if blocking:
             err.print("\nServing. Press Ctrl-C to stop.")
             instance.wait()
@@ -128,13 +141,13 @@ def _count(text: str, least: int) -> int:
     return number
 
 
-def _application(config: LLMConfig) -> Any:
+def _application(config: LLMConfig, api_keys: Sequence[str]) -> Any:
     from headrace.llm import build_openai_app
 
-    return build_openai_app({"llm_configs": [config]})
+    return build_openai_app({"llm_configs": [config], "api_keys": api_keys})
 
 
-def _tell(config: LLMConfig, rest: RestClient, route_prefix: str) -> None:
+def _tell(config: LLMConfig, rest: RestClient, route_prefix: str, keyed: bool) -> None:
     """What is served now, and a line to copy."""
     import json
 
@@ -155,7 +168,8 @@ def _tell(config: LLMConfig, rest: RestClient, route_prefix: str) -> None:
     out.print(f"[dim]{paths}[/dim]", soft_wrap=True)
     path, asked = _first_request(info.paths)
     body = json.dumps({"model": info.model_id, **asked})
-    out.print(f"\n[cyan]curl {address}{path} --json '{body}'[/cyan]", soft_wrap=True)
+    key = ' -H "Authorization: Bearer $HEADRACE_API_KEY"' if keyed else ""
+    out.print(f"\n[cyan]curl {address}{path}{key} --json '{body}'[/cyan]", soft_wrap=True)
     out.print(f"[cyan]headrace llm chat --url {address}[/cyan]", soft_wrap=True)
 
 
