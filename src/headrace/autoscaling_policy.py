@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from headrace.config.autoscaling_context import AutoscalingContext
@@ -31,10 +30,8 @@ def replica_queue_length_autoscaling_policy(ctx: AutoscalingContext) -> tuple[fl
     Returns:
         How many replicas are needed, before factors, delays and bounds; and no state.
     """
-    if ctx.current_num_replicas == 0:
-        if ctx.total_num_requests > 0:
-            return max(math.ceil(ctx.config.get_upscaling_factor()), ctx.target_num_replicas), ctx.policy_state
-        return ctx.target_num_replicas, {}
+    # Not by the replicas that there are: while none serves yet, a policy that adds to a number which goes by the target
+    # would raise the target again and again.
     return ctx.total_num_requests / ctx.config.get_target_ongoing_requests(), {}
 
 

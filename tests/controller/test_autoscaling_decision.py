@@ -380,6 +380,10 @@ def test_a_policy_wakes_what_sleeps_at_once() -> None:
     assert once(config(upscale_delay_s=600), asleep) == 3
 
 
+def test_while_replicas_start_a_policys_wish_waits_for_its_delay() -> None:
+    assert once(config(upscale_delay_s=600), seen(running=0, target=2, wanted=4)) == 2
+
+
 @given(st.integers(0, 20), st.integers(0, 20), configs, st.floats(0, 100))
 def test_a_policy_that_fails_changes_nothing_but_what_bounds_and_waiting_requests_ask_for(
     running: int, target: int, options: AutoscalingConfig, ongoing: float

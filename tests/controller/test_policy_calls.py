@@ -168,8 +168,17 @@ async def test_a_policy_can_call_the_default_one() -> None:
     calls = await loaded(half)
     answer = await calls.decide(PolicyQuestion(deployments=[facts(total_num_requests=12.0)]))
     assert answer.targets == {"Model": 3.0}
-    asleep = facts(running_replicas=[], target_num_replicas=0, total_num_requests=1.0)
-    assert (await calls.decide(PolicyQuestion(deployments=[asleep]))).targets == {"Model": 0.5}
+
+
+async def test_the_default_policy_does_not_go_by_the_target() -> None:
+    """Else a policy that keeps a reserve would raise the target with every call while replicas start."""
+    calls = await loaded(default_autoscaling_policy_and_two_more)
+    starting = facts(running_replicas=[], target_num_replicas=7, total_num_requests=2.0)
+    assert (await calls.decide(PolicyQuestion(deployments=[starting]))).targets == {"Model": 3.0}
+
+
+def default_autoscaling_policy_and_two_more(ctx: AutoscalingContext) -> float:
+    return default_autoscaling_policy(ctx)[0] + 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -70,7 +71,8 @@ class Asker:
         self._who = f"the application's policy {name}" if of_application else f"the policy {name}"
         self._members: dict[str, Member] = {}
         self._seen: dict[str, object] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = math.inf  # uvloop's handles do not tell, where the moment has passed already
         self._asked_at = 0.0
         self._loop = asyncio.get_running_loop()
         self.runner = make_runner(self._question, self._news)
@@ -122,14 +124,15 @@ class Asker:
 
     def _ask_at(self, moment: float) -> None:
         moment = max(moment, self._asked_at + AT_MOST_EVERY_S)
+        if self._due <= moment:
+            return
         if self._timer is not None:
-            if self._timer.when() <= moment:
-                return
             self._timer.cancel()
+        self._due = moment
         self._timer = self._loop.call_at(moment, self._ask)
 
     def _ask(self) -> None:
-        self._timer = None
+        self._timer, self._due = None, math.inf
         if not self._members:
             return
         self._asked_at = self._loop.time()

@@ -121,7 +121,7 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     step = min(max(step, lowest), highest)
     if step < target and target > 1:
         step = max(1, step)  # the last replica goes by itself, with a delay of its own
-    if observation.wanted is not None and observation.running == 0 and step > target:
+    if observation.wanted is not None and target == 0 and step > 0:
         return Decision(step, need.reason, replace(state, direction=0), now)
     return _delayed(config, state, now, target, step, need.reason)
 
