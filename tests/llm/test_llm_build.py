@@ -51,6 +51,15 @@ def test_scaling_aims_at_full_batches_unless_told_otherwise(
     assert (found.target_ongoing_requests, found.max_replicas) == (target, 4)
 
 
+def test_scaling_may_aim_at_what_engines_tell() -> None:
+    scaling = {"max_replicas": 4, "target_metrics": {"kv_cache_use": 0.8, "ttft_p95_s": 0.5}}
+    found = LLMServer.bind(simulated(deployment_config={"autoscaling_config": scaling})).deployment.autoscaling_config
+    assert found is not None
+    assert found.target_ongoing_requests is None
+    targets = {name: (target.target, target.kind) for name, target in found.target_metrics.items()}
+    assert targets == {"kv_cache_use": (0.8, "shared"), "ttft_p95_s": (0.5, "level")}
+
+
 def test_auto_scales_by_full_batches_too() -> None:
     found = LLMServer.bind(simulated(deployment_config={"num_replicas": "auto"})).deployment.autoscaling_config
     assert found is not None

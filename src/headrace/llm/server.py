@@ -210,7 +210,7 @@ class LLMServer:
             raise HeadraceError(f"model {self._llm_config.model_id!r} sleeps; call wakeup()")
         await self.engine.check_health()
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Figures that `autoscaling_config.target_metrics` may aim at: `running`, `waiting`, `kv_cache_use` (0 to 1,
         where the engine tells it), `ttft_p50_s` and `ttft_p95_s` (of streamed answers of the last minute)."""
         load = self.engine.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from headrace.client import machine_gpus
@@ -65,10 +66,20 @@ def _scaling(given: Any, config: LLMConfig) -> dict[str, Any]:
     """Scaling aims at what fills an engine's batch, unless it is told otherwise."""
     if isinstance(given, AutoscalingConfig):
         given = given.model_dump(exclude_unset=True)
-    if given.get("target_metrics"):
-        return dict(given)
-    target = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
-    return {"target_ongoing_requests": float(target), **given}
+    scaling = {name: value for name, value in given.items() if value is not None}
+    metrics = scaling.get("target_metrics")
+    if isinstance(metrics, Mapping):
+        # More replicas make the time to first token better; they do not share it.
+        scaling["target_metrics"] = {
+            name: {"target": target, "kind": "level"}
+            if name.startswith("ttft_") and isinstance(target, int | float)
+            else target
+            for name, target in metrics.items()
+        }
+    if not metrics and "target_latency_p99_s" not in scaling:
+        places = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
+        scaling.setdefault("target_ongoing_requests", float(places))
+    return scaling
 
 
 def scales_to_zero(config: LLMConfig) -> bool:

@@ -246,6 +246,31 @@ def test_more_replicas_leave_those_that_run_alone(http: httpx.Client) -> None:
     assert first not in ids("LLMServer:m")
 
 
+@pytest.mark.parametrize("metric", ["kv_cache_use", "ttft_p95_s"])
+def test_a_model_scales_by_what_its_engine_tells(http: httpx.Client, metric: str) -> None:
+    scaling = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_metrics": {metric: 0.5},
+        "metrics_interval_s": 0.1,
+        "look_back_period_s": 0.5,
+        "upscale_delay_s": 0.1,
+    }
+    slow = config(
+        time_to_first_token_s=0.6,
+        time_per_output_token_s=0.05,
+        max_num_seqs=4,
+        deployment_config={"autoscaling_config": scaling},
+    )
+    handle = serve.run(LLMServer.bind(slow)).options(stream=True)
+    assert len(ids("LLMServer:m")) == 1
+    request = {"messages": HELLO, "stream": True, "max_tokens": 400}
+    streams = [handle.chat.remote(request) for _ in range(4)]
+    until(lambda: len(ids("LLMServer:m")) == 2)
+    for stream in streams:
+        stream.cancel()
+
+
 def test_a_subclass_may_change_what_it_answers(http: httpx.Client) -> None:
     app = build_llm_deployment(config(), deployment_cls=Polite, name_prefix="Polite-", bind_kwargs={"word": "please"})
     handle = serve.run(app)
