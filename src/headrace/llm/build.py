@@ -13,7 +13,7 @@ from headrace.llm.config import LLMConfig
 from headrace.llm.config_serving_args import LLMServingArgs, load_class
 from headrace.llm.ingress import LLMIngress
 from headrace.llm.server import LLMServer, made_application, read_config
-from headrace.llm.server_options import MAX_ONGOING_REQUESTS, server_name
+from headrace.llm.server_options import MAX_ONGOING_REQUESTS, for_the_front, server_name
 
 
 def build_llm_deployment(
@@ -82,7 +82,8 @@ def build_openai_app(llm_serving_args: LLMServingArgs | Mapping[str, Any]) -> se
         arguments["api_keys"] = args.api_keys
         if any(key.limited for key in args.api_keys):
             arguments["limiter"] = _limiter(args.api_keys)
-    return deployment.bind(llm_deployments=deployments, llm_configs=configs, **arguments)
+    seen = {model_id: for_the_front(config) for model_id, config in configs.items()}
+    return deployment.bind(llm_deployments=deployments, llm_configs=seen, **arguments)
 
 
 def _limiter(api_keys: Sequence[ApiKey]) -> serve.Application[Any]:

@@ -19,7 +19,7 @@ class LLMIngress:
 
     Args:
         llm_deployments: by model id; applications, which become handles.
-        llm_configs: of these models.
+        llm_configs: of these models, as far as the front goes by them.
         batches: what keeps files and works batches off; None for neither.
         max_batch_file_bytes: longest file that may be uploaded.
         api_keys: who may ask; none of them: everybody.

@@ -90,6 +90,17 @@ def scales_to_zero(config: LLMConfig) -> bool:
     return scaling is not None and scaling.get("min_replicas") == 0
 
 
+def for_the_front(config: LLMConfig) -> LLMConfig:
+    """As much of a config as the front of the API goes by: a change of the rest restarts the model's replicas alone."""
+    sleeps = {"autoscaling_config": {"min_replicas": 0}} if scales_to_zero(config) else {}
+    return LLMConfig(
+        model_loading_config={"model_id": config.model_id},
+        llm_engine=config.llm_engine,
+        lora_config=config.lora_config,
+        deployment_config=sleeps,
+    )
+
+
 def replica_placement(config: LLMConfig) -> ReplicaPlacement:
     """The workers of one replica, and what each needs.
 

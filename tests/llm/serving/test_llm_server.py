@@ -170,9 +170,12 @@ def test_a_model_can_be_tried_in_one_process() -> None:
     stop_local_applications("local")
 
 
-def test_a_sleeping_model_is_alive_but_not_ready(http: httpx.Client) -> None:
+@pytest.mark.parametrize("through_a_front", [False, True])
+def test_a_sleeping_model_is_alive_but_not_ready(http: httpx.Client, through_a_front: bool) -> None:
     options = {"health_check_period_s": 0.05, "health_check_timeout_s": 1.0}
-    handle = serve.run(LLMServer.bind(config(deployment_config=options)))
+    one = config(deployment_config=options)
+    serve.run(build_openai_app({"llm_configs": [one]}) if through_a_front else LLMServer.bind(one))
+    handle = serve.get_deployment_handle("LLMServer:m")
     assert http.get("/health").status_code == 200
     handle.sleep.remote().result()
     assert handle.is_sleeping.remote().result() is True
@@ -234,6 +237,18 @@ def test_an_engine_without_adapters_refuses_a_lora_config(monkeypatch: pytest.Mo
     monkeypatch.setattr("headrace.llm.engines.find_spec", lambda name: name)
     with pytest.raises(ConfigError, match="lora_config: the engine 'transformers' has no adapters"):
         LLMServer.bind(LLMConfig(model="m", llm_engine="transformers", lora_config={}))
+
+
+def test_another_config_of_a_model_leaves_the_front_and_other_models_alone(http: httpx.Client) -> None:
+    other = config("other")
+    serve.run(build_openai_app({"llm_configs": [config(), other]}))
+    before = {name: ids(name) for name in ("LLMIngress", "LLMServer:m", "LLMServer:other")}
+    changed = config(answer_tokens=3, deployment_config={"max_queued_requests": 5})
+    serve.run(build_openai_app({"llm_configs": [changed, other]}))
+    after = {name: ids(name) for name in before}
+    assert after["LLMServer:m"].isdisjoint(before["LLMServer:m"])
+    del after["LLMServer:m"], before["LLMServer:m"]
+    assert after == before
 
 
 def test_more_replicas_leave_those_that_run_alone(http: httpx.Client) -> None:
