@@ -61,6 +61,13 @@ def test_answers_and_streams_arrive_sync_and_async(run: Run) -> None:
     assert sync.completions.create(model=MODEL, prompt="a", max_tokens=3).choices[0].text
 
 
+def test_what_a_model_serves_is_known_at_once_and_after_an_update(run: Run) -> None:
+    url = run(behind_front(model(max_model_len=1000)))
+    assert client(url).models.retrieve(MODEL).model_dump()["max_model_len"] == 1000
+    run(behind_front(model(max_model_len=2000)))
+    assert client(url).models.retrieve(MODEL).model_dump()["max_model_len"] == 2000
+
+
 def test_anthropics_client_is_answered_whole_and_in_a_stream(run: Run) -> None:
     url = run(behind_front(model(), [{"key": "key-counted", "tokens_per_minute": 10_000}]))
     claude = anthropic.Anthropic(base_url=url, api_key="key-counted", max_retries=0)

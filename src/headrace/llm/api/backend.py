@@ -42,6 +42,9 @@ class Backend(Protocol):
             HeadraceError: nothing answers.
         """
 
+    async def refresh_info(self) -> None:
+        """Find out anew what is served, if the model can tell at once: it may have been updated."""
+
     async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
         """Answer. Cancelling this call, or closing the body's generator, ends the generation.
 
@@ -78,6 +81,9 @@ class LocalBackend:
     async def ask_info(self) -> ModelInfo:
         """See `Backend`."""
         return self.info
+
+    async def refresh_info(self) -> None:
+        """See `Backend`. In this process nothing changes."""
 
     async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
         """See `Backend`."""

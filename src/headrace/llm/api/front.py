@@ -156,6 +156,9 @@ class Front:
         backend, adapter_id = self._models.find(model_id)
         info = backend.info or await backend.ask_info()
         if path not in info.paths:
+            await backend.refresh_info()
+            info = backend.info or info
+        if path not in info.paths:
             raise ApiError(
                 404,
                 f"the model {model_id!r} (engine {info.engine!r}) does not answer {path}; {nearest(path, info.paths)}",
@@ -206,10 +209,12 @@ class Front:
             await send_json(send, {"version": importlib.metadata.version("headrace")})
         elif path == "/v1/models":
             _require(scope, "GET", "HEAD")
+            await models.refresh()
             await send_json(send, models.anthropic_list() if b"anthropic-version" in headers else models.openai_list())
         elif path.startswith("/v1/models/"):
             _require(scope, "GET", "HEAD")
             model_id = unquote(path[len("/v1/models/") :])
+            await models.refresh()
             as_anthropic = b"anthropic-version" in headers
             await send_json(send, models.anthropic_model(model_id) if as_anthropic else models.openai_model(model_id))
         else:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any
 
 from headrace import DeploymentHandle, DeploymentResponseGenerator
-from headrace.exceptions import BackPressureError, DeploymentUnavailableError, RequestTimeoutError
+from headrace.exceptions import BackPressureError, DeploymentUnavailableError, HeadraceError, RequestTimeoutError
 from headrace.llm.api.backend import Affinity
 from headrace.llm.engines.protocol import EngineRequest, EngineResponse, ModelInfo
 
@@ -20,6 +20,7 @@ AnswerItem = tuple[int, str, Mapping[str, str], bytes | None] | bytes
 A plain tuple, since it is pickled for every request."""
 
 _HEALTH_TIMEOUT_S = 1.0
+_REFRESH_TIMEOUT_S = 0.5
 
 
 async def answer_items(answer: EngineResponse) -> AsyncGenerator[AnswerItem, None]:
@@ -72,6 +73,13 @@ class HandleBackend:
         info: ModelInfo = await self._handle.options(method_name="info").remote()
         self._info = info
         return info
+
+    async def refresh_info(self) -> None:
+        """See `Backend`. Wakes nobody up, and does not wait for a busy model."""
+        if self._handle.running_replicas_populated():
+            ask = self._handle.options(method_name="info", timeout_s=_REFRESH_TIMEOUT_S)
+            with contextlib.suppress(HeadraceError):
+                self._info = await ask.remote()
 
     async def respond(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
         """See `Backend`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -59,6 +60,10 @@ class ModelTable:
     def backends(self) -> Mapping[str, Backend]:
         """Everything that is served, by id."""
         return self._backends
+
+    async def refresh(self) -> None:
+        """Find out anew what is served, as far as models can tell at once."""
+        await asyncio.gather(*(backend.refresh_info() for backend in self._backends.values()))
 
     def openai_list(self) -> dict[str, Any]:
         """The answer to `GET /v1/models`."""
