@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from headrace.config.spec import DeployRecord
-from headrace.controller.deploys import KEPT, changes, rollback_target
+from headrace.config.spec import DeployRecord, PolicySpec
+from headrace.controller.deploys import KEPT, changes, rollback_target, version_of
 from headrace.controller.rest import RestApi
 from headrace.controller.store import Store
 from headrace.exceptions import ConfigError
@@ -186,3 +187,21 @@ def test_changes_are_told_by_deployment() -> None:
     new = application(deployment("A", version="v2", max_ongoing_requests=9), deployment("C"), route_prefix="/new")
     assert changes(None, old) == "first deploy"
     assert changes(old, new) == "route_prefix / → /new; A: max_ongoing_requests 5 → 9, code; C: new; B: removed"
+
+
+def test_a_new_policy_or_scaler_is_told_of() -> None:
+    def policy(version: str) -> PolicySpec:
+        return PolicySpec(name="m:f", code=b"", version=version)
+
+    plain, scaled = deployment("A"), deployment("A", autoscaling_config={"max_replicas": 2})
+    old = application(msgspec.structs.replace(scaled, policy=policy("1")))
+    assert changes(old, application(msgspec.structs.replace(scaled, policy=policy("2")))) == "A: autoscaling policy"
+    assert changes(application(scaled), application(scaled, policy=policy("1"))) == "autoscaling policy"
+    assert changes(application(plain), application(plain, external_scaler_enabled=True)) == "external scaler on"
+    versions = {
+        version_of(old),
+        version_of(application(msgspec.structs.replace(scaled, policy=policy("2")))),
+        version_of(application(plain)),
+        version_of(application(plain, external_scaler_enabled=True)),
+    }
+    assert len(versions) == 4

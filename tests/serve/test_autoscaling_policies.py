@@ -126,6 +126,30 @@ def test_what_a_policy_is_told_and_where_it_runs(http: httpx.Client, instance: d
     assert seen["pid"] not in others
 
 
+def test_a_policy_is_told_what_replicas_tell_of_themselves(http: httpx.Client, tmp_path: Path) -> None:
+    file = tmp_path / "seen"
+
+    @serve.deployment
+    class Telling:
+        def record_autoscaling_stats(self) -> dict[str, float]:
+            return {"temperature": 36.5}
+
+        async def __call__(self, request: Request) -> str:
+            return "here"
+
+    def hottest(ctx: AutoscalingContext) -> int:
+        values = ctx.aggregated_metrics.get("temperature", {})
+        series = ctx.raw_metrics.get("temperature", {})
+        told = [(replica.unique_id, value, series[replica][-1].value) for replica, value in values.items()]
+        policies.write(file, json.dumps(told))
+        return 1
+
+    policy = AutoscalingPolicy(policy_function=hottest)
+    serve.run(Telling.options(autoscaling_config={**QUICK, "policy": policy}).bind())
+    (replica,) = ids("Telling")
+    until(lambda: file.exists() and json.loads(file.read_text()) == [[replica, 36.5, 36.5]])
+
+
 def test_a_policy_that_raises_leaves_the_last_target(
     http: httpx.Client, instance: driver.Client, teller: Teller
 ) -> None:

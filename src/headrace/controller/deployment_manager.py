@@ -65,7 +65,8 @@ class DeploymentManager:
         self._recovered = False
         self._unannounced = False
         self._waiting_for: str | None = None
-        self._wake: asyncio.TimerHandle | None = None
+        self._wake: asyncio.Handle | None = None
+        self._wake_at = 0.0
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._scaler = Scaler(self, spec, application, self.options, stored.target, services)
@@ -194,6 +195,7 @@ class DeploymentManager:
         ]
         plan = reconcile.plan(self.desired(), observed, self._history, self._loop.time())
         if plan.wake_at is not None:
+            self._wake_at = plan.wake_at
             self._wake = self._loop.call_at(plan.wake_at, self._services.mark, self)
         self._waiting_for = None
         for action in plan.actions:
@@ -462,7 +464,7 @@ class DeploymentManager:
             recovered=self._recovered,
             deleting=self.deleting,
             waiting_for=self._waiting_for,
-            retry_in_s=self._wake.when() - now if self._wake is not None else None,
+            retry_in_s=self._wake_at - now if self._wake is not None else None,
             busy=tuple((r.replica_id, r.replica.busy_s) for r in running if r.replica.busy_s),
             starting=deployment_view.longest_starting(runners, now),
             policy_problem=self._scaler.policy_problem,
