@@ -93,6 +93,17 @@ def test_tokens_are_due_when_the_pace_says(first_s: float, each_s: float, length
     assert pace.due(100.0 + first_s - 1e-3, sent, length) == sent
 
 
+@given(st.floats(0, 1e6), st.floats(0, 10), st.floats(0, 2))
+def test_an_answer_joins_the_others_at_the_next_step(now: float, first_s: float, each_s: float) -> None:
+    pace = Pace.joining(now, first_s, each_s)
+    earliest = now + first_s
+    assert earliest - 1e-6 <= pace.time_of(0) <= earliest + each_s + 1e-6
+    if each_s >= 0.001:
+        other = Pace.joining(now + 0.7 * each_s, first_s, each_s)
+        steps = (other.time_of(0) - pace.time_of(0)) / each_s
+        assert steps == pytest.approx(round(steps), abs=1e-3)
+
+
 async def test_the_same_request_gets_the_same_answer() -> None:
     first, second = [await answer(engine(), messages=HELLO, max_tokens=9) for _ in range(2)]
     assert first["choices"] == second["choices"]

@@ -188,7 +188,7 @@ class SimulatedEngine:
         await self._turn()
         try:
             settings = self._settings
-            pace = Pace(clock(), settings.time_to_first_token_s, settings.time_per_output_token_s)
+            pace = Pace.joining(clock(), settings.time_to_first_token_s, settings.time_per_output_token_s)
             longest = max(answer.length for answer in answers)
             sent = 0
             pieces = [events.begin(index) for index in range(len(answers))]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 TOKENS_AT_ONCE = 64
 """Tokens that an answer without delay gets per turn of the event loop, so that others get theirs."""
+
+_SHORTEST_STEP_S = 0.001
+"""Clocks of event loops tell no less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,15 @@ class Pace:
     began: float
     first_s: float
     each_s: float
+
+    @classmethod
+    def joining(cls, now: float, first_s: float, each_s: float) -> Pace:
+        """The pace of an answer whose turn comes now. Engines generate a token for all answers of a batch at each step:
+        so the first token waits for the next step, and tokens of all answers are due together."""
+        if each_s < _SHORTEST_STEP_S:
+            return cls(now, first_s, each_s)
+        steps = math.ceil((now + first_s) / each_s)
+        return cls(steps * each_s - first_s, first_s, each_s)
 
     def due(self, now: float, sent: int, length: int) -> int:
         """How many of `length` tokens should have been sent at `now`, at most `TOKENS_AT_ONCE` more than `sent`."""

@@ -11,8 +11,8 @@ class SimulatedSettings(ConfigModel):
     """The `engine_kwargs` of `llm_engine="simulated"`.
 
     Attributes:
-        time_to_first_token_s: from a request's turn to its first token, seconds.
-        time_per_output_token_s: between tokens, seconds.
+        time_to_first_token_s: from a request's turn to its first token, seconds; and then up to the next step.
+        time_per_output_token_s: between tokens, seconds: the time of a step, which gives each answer a token.
         max_num_seqs: answers that are generated at a time; other requests wait for their turn.
         max_model_len: tokens of prompt and answer together.
         answer_tokens: length of an answer to a request that states no `max_tokens`.
