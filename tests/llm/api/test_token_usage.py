@@ -109,3 +109,17 @@ def test_streams_of_messages_and_responses_tell_by_themselves() -> None:
 def test_the_estimate_is_the_prompt_and_the_longest_answer(more: dict[str, object], tokens: int) -> None:
     body = json.dumps({"model": "m", "prompt": "x" * 98, **more}).encode()
     assert estimated_tokens("/v1/completions", read_fields(body)) == tokens
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 100_000}},
+        {"type": "input_audio", "input_audio": {"format": "wav", "data": "A" * 100_000}},
+    ],
+)
+def test_the_bytes_of_pictures_and_sound_are_no_text(part: dict[str, object]) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x" * 4000}, part]}]
+    body = json.dumps({"model": "m", "messages": messages}).encode()
+    assert 1000 <= estimated_tokens("/v1/chat/completions", read_fields(body)) <= 1100

@@ -35,7 +35,7 @@ from headrace.llm.api.request_body import read_body, unless_disconnected
 from headrace.llm.api.request_fields import read_fields
 from headrace.llm.api.token_usage import TokenCount, estimated_tokens
 from headrace.llm.engines.protocol import EngineRequest
-from headrace.llm.routing import RoutingHint
+from headrace.llm.routing.routing_hint import MAX_PREFIX_BYTES, RoutingHint
 
 logger = logging.getLogger("headrace.llm")
 
@@ -168,7 +168,7 @@ class Front:
             name.decode("latin-1"): headers[name].decode("latin-1") for name in _PASSED_HEADERS.intersection(headers)
         }
         priority = _LAST if headers.get(PRIORITY_HEADER) == b"1" else 0
-        hint = RoutingHint(fields.prompt_text, adapter_id, fields.session)
+        hint = RoutingHint(bytes(fields.prompt_text[:MAX_PREFIX_BYTES]), adapter_id, fields.session)
         affinity = Affinity(adapter_id, passed.get("x-session-id", ""), hint)
         limiter = self._limiter
         if key is None or limiter is None or not key.limited:

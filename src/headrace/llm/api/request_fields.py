@@ -26,9 +26,9 @@ class RequestFields(msgspec.Struct, gc=False):
     max_output_tokens: msgspec.Raw = _NOTHING
 
     @property
-    def prompt_text(self) -> bytes:
-        """The JSON of the prompt, whatever the API calls it."""
-        return bytes(self.messages) or bytes(self.prompt) or bytes(self.input)
+    def prompt_text(self) -> memoryview:
+        """The JSON of the prompt, whatever the API calls it. A view: prompts with pictures are long."""
+        return memoryview(self.messages) or memoryview(self.prompt) or memoryview(self.input)
 
     @property
     def session(self) -> str:

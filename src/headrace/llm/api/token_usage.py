@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from headrace.llm.api.request_fields import RequestFields
@@ -11,6 +13,8 @@ _OPT_IN_PATHS = frozenset(("/v1/chat/completions", "/v1/completions"))
 """Where streams tell what they used only to those who ask."""
 
 _FREE_PATHS = frozenset(("/tokenize", "/detokenize", "/v1/messages/count_tokens"))
+_LONG_BYTES = 4096
+_BINARY = re.compile(rb'(?:;base64,|"data" ?: ?")[^"]*')
 _WANTED = b'{"stream_options":{"include_usage":true},'
 
 
@@ -41,7 +45,15 @@ def estimated_tokens(path: str, fields: RequestFields) -> int:
     if path in _FREE_PATHS:
         return 0
     asked = _number(fields.max_completion_tokens) or _number(fields.max_tokens) or _number(fields.max_output_tokens)
-    return len(fields.prompt_text) // _BYTES_PER_TOKEN + 1 + asked * max(1, _number(fields.n))
+    return _prompt_tokens(fields) + asked * max(1, _number(fields.n))
+
+
+def _prompt_tokens(fields: RequestFields) -> int:
+    prompt = fields.prompt_text
+    size = len(prompt)
+    if size > _LONG_BYTES:  # what pictures and sound take is far from what they are in tokens, which the engine tells
+        size -= sum(found.end() - found.start() for found in _BINARY.finditer(prompt))
+    return size // _BYTES_PER_TOKEN + 1
 
 
 def _number(raw: msgspec.Raw) -> int:
@@ -65,7 +77,7 @@ class TokenCount:
     def __init__(self, path: str, body: bytes, fields: RequestFields) -> None:
         self.body = body
         self._free = path in _FREE_PATHS
-        self._prompt = 0 if self._free else len(fields.prompt_text) // _BYTES_PER_TOKEN + 1
+        self._prompt = 0 if self._free else _prompt_tokens(fields)
         self._events = 0
         self._input = 0
         self._output = 0

@@ -12,7 +12,7 @@ class RoutingHint:
     The prompt is the request's own JSON: the same conversation, one turn later, begins with the same bytes.
 
     Args:
-        prompt: the JSON of `messages`, `prompt` or `input`.
+        prompt: the JSON of `messages`, `prompt` or `input`, at most the first `MAX_PREFIX_BYTES` of it.
         adapter_id: of the LoRA adapter that is asked for, which makes the same text another prompt; "" for none.
         session: what the body says of the session (`prompt_cache_key` or `user`); "" for nothing.
     """
@@ -36,7 +36,7 @@ class RoutingHint:
         if block_bytes != self._block_bytes:
             self._block_bytes = block_bytes
             prompt = self.prompt
-            end = min(len(prompt), MAX_PREFIX_BYTES) - block_bytes + 1
+            end = len(prompt) - block_bytes + 1
             # Python's own hash is keyed, differently in each process, so that no client can make collisions.
             last = hash(self.adapter_id)
             chain = []
