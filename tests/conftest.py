@@ -7,7 +7,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no reason to fail: no test is about how long one example takes.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 # Where the tests were started in the background of a shell script, Ctrl-C is ignored, and so it would be in every
 # process that a test starts and ends with it.
