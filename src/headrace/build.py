@@ -77,6 +77,11 @@ def build_application(
     options = _options(nodes, overrides, logging_config)
     if external_scaler_enabled:
         _refuse_two_scalers(options)
+    if autoscaling_policy is not None and not any(of.autoscaling_config is not None for of in options.values()):
+        raise ConfigError(
+            "autoscaling_policy: decides for deployments that have an autoscaling_config, and this application has "
+            "none; give one to those that it shall decide for, or remove it"
+        )
     specs = []
     for node in nodes:
         check_user_config(node.deployment.func_or_class, node.name, options[node.name].user_config)

@@ -42,6 +42,8 @@ class Told:
                 return json.loads(text)
             case ["raise"]:
                 raise ValueError("no such metric")
+            case ["shout"]:
+                raise ValueError("a" * 1_000_000)
             case ["block"]:
                 while self.file.read_text() == "block":
                     time.sleep(0.01)

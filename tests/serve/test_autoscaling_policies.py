@@ -170,6 +170,16 @@ def test_a_policy_that_raises_leaves_the_last_target(
     assert deployment("Light").message == "" and len(set(teller.pids)) == 1
 
 
+def test_what_a_policy_raises_at_length_is_cut(http: httpx.Client, teller: Teller) -> None:
+    teller.say("shout")
+    serve.run(Light.options(autoscaling_config=teller.config()).bind())
+    until(lambda: "raised ValueError: aaa" in reason("Light"))
+    assert len(reason("Light")) < 1_000
+    found = deployment("Light")
+    assert found.autoscaling is not None and len(found.autoscaling.policy_problem or "") < 11_000
+    assert len(found.message) < 11_000 and http.get("/").text == "here"
+
+
 @pytest.mark.parametrize("nonsense", ['"three"', "null", "{}", "[1, 2, 3]", "NaN", "true"])
 def test_a_policy_that_returns_nonsense_leaves_the_last_target(
     http: httpx.Client, teller: Teller, nonsense: str

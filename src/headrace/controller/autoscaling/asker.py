@@ -16,6 +16,10 @@ AT_MOST_EVERY_S = 0.1
 """How often a policy is asked where something changes all the time; as often as Ray Serve asks always."""
 
 
+LONGEST_REASON = 300
+"""Characters of what a policy raised that become part of a decision's reason. `problem` has more."""
+
+
 class Opinion(msgspec.Struct, frozen=True):
     """What a policy says of one deployment.
 
@@ -103,12 +107,12 @@ class Asker:
         """What the policy says of a deployment."""
         problem, answer = self.runner.problem, self.runner.answer
         if problem is not None:
-            first_line = problem.partition("\n")[0]
+            first_line = problem.partition("\n")[0][:LONGEST_REASON]
             return Opinion(self._name, None, f"{self._who} {first_line}; the last target stays", problem)
         if answer is None:
             return Opinion(self._name, None, f"{self._who} has not answered yet")
         wanted = answer.targets.get(deployment)
-        if wanted is None:
+        if wanted is None or not math.isfinite(wanted):
             return Opinion(self._name, None, f"{self._who} says nothing of this deployment; the last target stays")
         return Opinion(self._name, wanted, f"{self._who} asks for {wanted:g}")
 

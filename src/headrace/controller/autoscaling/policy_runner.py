@@ -36,6 +36,9 @@ GIVE_UP_AFTER_S = 120.0
 CONNECT_S = 30.0
 """It listens before it runs, but a busy machine may be long in coming to it."""
 
+LONGEST_PROBLEM = 10_000
+"""Characters of what a policy raised, with its traceback, that are kept and shown."""
+
 _LIVED_S = 60.0
 _LONGEST_PAUSE_S = 60.0
 _EXIT_S = 1.0
@@ -233,6 +236,8 @@ class PolicyRunner:
         return f"is gone: {describe_exit(exited)}, and is started again"
 
     def _tell(self, problem: str) -> None:
+        if len(problem) > LONGEST_PROBLEM:  # the beginning says what, the end where
+            problem = f"{problem[: LONGEST_PROBLEM // 2]} … {problem[-LONGEST_PROBLEM // 2 :]}"
         if problem != self.problem:
             logger.warning("the autoscaling policy %s of %s %s", self.spec.load.policy.name, self.spec.owner, problem)
         self.problem = problem
