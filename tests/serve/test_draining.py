@@ -89,8 +89,8 @@ def test_sigterm_to_a_script_that_blocks_in_run_does_the_same() -> None:
         url = process.stdout.readline().strip()
         port = urllib.parse.urlsplit(url).port
         assert port
-        until(lambda: "/" in httpx.get(f"{url}/-/routes", timeout=20).json())
         try:
+            until(lambda: "/" in httpx.get(f"{url}/-/routes", timeout=20).json())
             assert _terminated(here, process, url, port, threads) == 0
             assert process.stdout.read() == "the end\n"
         finally:
