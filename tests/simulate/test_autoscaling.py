@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -170,3 +172,47 @@ def test_a_day_at_two_hundred_requests_per_second_takes_some_seconds() -> None:
     totals = simulate(Deployment(config, ServiceTime(0.1, 0.5), max_ongoing_requests=10), trace).totals
     assert totals.requests == pytest.approx(200 * 86_400, rel=0.01)
     assert time.process_time() - began < 20  # 4 s on an idle machine
+
+
+def test_a_schedule_is_kept_in_virtual_time() -> None:
+    morning = {"cron": "0 8 * * mon-fri", "duration_s": 7200, "timezone": "Europe/Berlin", "min_replicas": 7}
+    config = AutoscalingConfig(
+        min_replicas=1,
+        max_replicas=9,
+        downscale_delay_s=60,
+        schedule=[morning],  # type: ignore[list-item]
+    )
+    deployment = Deployment(config, ServiceTime(0.1), start_s=0, begins_at=datetime(2026, 3, 2, 7, 0))
+    result = simulate(deployment, flat(0.5, 5 * 3600))
+    up, *down = result.changes
+    assert (up.time_s, up.before, up.after) == (pytest.approx(3600, abs=1), 1, 7)
+    assert "the schedule '0 8 * * mon-fri' (Europe/Berlin)" in up.reason
+    assert down[-1].after == 1 and down[0].time_s == pytest.approx(3 * 3600 + 60, abs=31)
+    weekend = replace(deployment, begins_at=datetime(2026, 3, 1, 7, 0))
+    assert simulate(weekend, flat(0.5, 5 * 3600)).totals.most_replicas == 1
+
+
+def test_a_latency_target_finds_as_many_replicas_as_hold_it() -> None:
+    config = AutoscalingConfig(max_replicas=60, target_latency_p99_s=0.5, downscale_delay_s=120)
+    deployment = Deployment(config, ServiceTime(0.1, 0.5), start_s=5, max_ongoing_requests=20, concurrency=1)
+    result = simulate(deployment, flat(100, 3000))
+    late = [row for row in result.rows if row.time_s > 1500]
+    above = sum(row.latency_p99_s > 0.5 for row in late)
+    assert above <= 0.1 * len(late)
+    assert 10 < late[-1].target < 25  # 10 would be busy all the time
+    assert len(result.changes) < 25
+    assert result.totals.latency_target_s == 0.5
+    assert any("p99 of the latency" in change.reason for change in result.changes)
+
+
+def test_target_capacity_is_a_percentage_of_the_bounds() -> None:
+    config = AutoscalingConfig(min_replicas=4, max_replicas=10, target_ongoing_requests=1, upscale_delay_s=0)
+    deployment = Deployment(config, ServiceTime(1.0), target_capacity=50)
+    result = simulate(deployment, flat(20, 600))
+    assert result.rows[0].target >= 2 and result.totals.most_replicas == 5
+
+
+def test_metrics_of_the_replicas_are_refused() -> None:
+    config = AutoscalingConfig(target_metrics={"kv_cache_use": 0.8})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match="target_metrics: what replicas tell of themselves cannot be simulated"):
+        simulate(Deployment(config, ServiceTime(0.1)), ramp(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,8 +86,23 @@ def autoscaling(
     latency_target: Annotated[
         float | None,
         typer.Option(
-            "--latency-target", metavar="S", help="What p99 should stay below.", show_default="5 service times"
+            "--latency-target",
+            metavar="S",
+            help="What p99 should stay below.",
+            show_default="target_latency_p99_s, or 5 service times",
         ),
+    ] = None,
+    begins_at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--begins-at",
+            help="When the trace begins, for a schedule; in the time zone of its first entry.",
+            show_default="a Monday at midnight",
+        ),
+    ] = None,
+    target_capacity: Annotated[
+        float | None,
+        typer.Option("--target-capacity", metavar="%", help="Percentage of all replicas.", show_default="the file's"),
     ] = None,
     arrivals: Annotated[
         ArrivalsOption, typer.Option("--arrivals", help="Independent requests, or evenly spaced ones.")
@@ -134,10 +150,12 @@ def autoscaling(
             "--seed": seed,
         },
     )
+    if target_capacity is not None and not 0 <= target_capacity <= 100:
+        raise ConfigError(f"--target-capacity: must be from 0 to 100, not {target_capacity:g}")
     target, changed = _split(settings or [])
     _require_libraries(chart=output is not None)
     from headrace.cli.messages import err, out
-    from headrace.cli.simulate_target import options_to_simulate
+    from headrace.cli.simulate_target import capacity_of, options_to_simulate
     from headrace.cli.simulate_view import summary, what_is_simulated
     from headrace.simulate.arrivals import ServiceTime
     from headrace.simulate.autoscaling import Deployment
@@ -153,6 +171,8 @@ def autoscaling(
         max_ongoing_requests=options.max_ongoing_requests,
         concurrency=concurrency,
         max_queued_requests=None if options.max_queued_requests < 0 else options.max_queued_requests,
+        target_capacity=capacity_of(target) if target_capacity is None else target_capacity,
+        begins_at=begins_at,
     )
     with err.status("simulating"):
         result = run(

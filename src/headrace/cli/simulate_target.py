@@ -39,6 +39,11 @@ def options_to_simulate(
     return found[0], _with(found[1], changed)
 
 
+def capacity_of(target: str | None) -> float | None:
+    """The `target_capacity` of a config file; None for anything else."""
+    return load_config(Path(target)).target_capacity if target is not None and is_config_file(target) else None
+
+
 def _of_file(path: Path, name: str | None, app_dir: str) -> Mapping[str, DeploymentOptions]:
     config = load_config(path)
     listed: dict[str, DeploymentOptions] = {

@@ -28,6 +28,8 @@ def what_is_simulated(name: str | None, deployment: Deployment, trace: LoadTrace
     )
     settings = [
         f"{scaling.min_replicas} to {scaling.max_replicas} replicas",
+        *([f"of these {deployment.target_capacity:g} %"] if deployment.target_capacity is not None else []),
+        *([f"a schedule of {len(scaling.schedule)}"] if scaling.schedule else []),
         *_scaling(scaling),
         f"a request takes {service.mean_s:g}{spread} s",
         f"a replica starts in {deployment.start_s:g} s",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.autoscaling_policy import DEFAULT_POLICY
-from headrace.controller.autoscaling.decision import AutoscalingState, Observation, decide
+from headrace.config.latency_sketch import sketch_of
+from headrace.config.schedule import zone_of
+from headrace.controller.autoscaling.capacity import Capacity
+from headrace.controller.autoscaling.decision import AutoscalingState, Observation, at_capacity, bounds, decide
+from headrace.controller.autoscaling.schedule import Scheduled, scheduled_at
 from headrace.exceptions import ConfigError
 from headrace.simulate.arrivals import Arrivals, ServiceTime
 from headrace.simulate.replica_pool import Floats, ReplicaPool, Span, percentile
@@ -35,6 +41,9 @@ class Deployment:
         concurrency: how many of them it works on at a time without slowing down: 1 for a model that computes, None for
             all that it holds, as for code that waits for others.
         max_queued_requests: how many may wait at callers before the next is refused; None for no limit.
+        target_capacity: percentage of all replicas, as a first config asks for it; None for all.
+        begins_at: when the trace begins, for a schedule: a clock time in the time zone of its first entry, or any
+            moment that knows its own; None for midnight of a Monday.
     """
 
     autoscaling: AutoscalingConfig
@@ -43,6 +52,8 @@ class Deployment:
     max_ongoing_requests: int = 5
     concurrency: int | None = None
     max_queued_requests: int | None = None
+    target_capacity: float | None = None
+    begins_at: datetime | None = None
 
 
 def simulate(
@@ -62,17 +73,23 @@ def simulate(
     Args:
         seed: the same seed gives the same result.
         poisson: whether requests arrive independently of each other, or evenly spaced.
-        latency_target_s: for `Totals.above_target_s`; None for five times the service time.
+        latency_target_s: for `Totals.above_target_s`; None for `target_latency_p99_s`, and without that for five times
+            the service time.
 
     Raises:
-        ConfigError: a policy of the user's decides; it may look at what is not simulated.
+        ConfigError: a policy of the user's decides, or metrics of the replicas do; those may be what is not simulated.
     """
     policy = deployment.autoscaling.policy.policy_function
     if policy != DEFAULT_POLICY:
         raise ConfigError(
             f"policy: '{policy}' cannot be simulated, only what decides by default; remove it to try that"
         )
-    target_s = latency_target_s if latency_target_s is not None else 5 * deployment.service.mean_s
+    if deployment.autoscaling.target_metrics:
+        raise ConfigError(
+            "target_metrics: what replicas tell of themselves cannot be simulated; remove it to try the other targets"
+        )
+    aimed_at_s = deployment.autoscaling.target_latency_p99_s or 5 * deployment.service.mean_s
+    target_s = latency_target_s if latency_target_s is not None else aimed_at_s
     return _Simulation(deployment, trace, Arrivals(trace, deployment.service, seed, poisson), target_s).run()
 
 
@@ -84,12 +101,18 @@ class _Simulation:
         self.concurrency = deployment.concurrency or deployment.max_ongoing_requests
         self.pool = ReplicaPool(deployment.max_ongoing_requests, self.concurrency, deployment.max_queued_requests)
         initial = self.config.initial_replicas
-        self.target = self.config.min_replicas if initial is None else initial
-        self.pool.resize(self.target)
+        self.capacity = Capacity().after(deployment.target_capacity, same_applications=False)
+        self.begins_at = _moment(deployment)
+        self.target = at_capacity(self.config.min_replicas if initial is None else initial, self.capacity.percent)
+        self.answered: Counter[int] = Counter()  # since the last report, by bucket of the sketch
+        self.told: Counter[int] = Counter()  # reported, and not looked at yet
         self.ready_at: list[float] = []  # of each replica that is starting, soonest first
         self.state = AutoscalingState()
         self.look_at = 0.0
         self.now = 0.0
+        lowest, highest = bounds(self.config, self._observation()[0])
+        self.target = min(max(self.target, lowest), highest)
+        self.pool.resize(self.target)
         self.row_s = next(
             (row_s for row_s in _ROW_LENGTHS_S if trace.duration_s / row_s <= MOST_ROWS), trace.duration_s / MOST_ROWS
         )
@@ -115,7 +138,9 @@ class _Simulation:
                 # Just past the first arrival, so that it is among what has arrived.
                 until = min(until, float(np.nextafter(self.arrivals.next_s(), math.inf)))
             self._pass(until)
-            reports += self.now >= report_at
+            if self.now >= report_at:
+                reports += 1
+                self.told, self.answered = self.told + self.answered, Counter()
             self._take_up_replicas()
             if self.now >= report_at or self.now >= self.look_at or self.target == 0:
                 self._decide()
@@ -132,6 +157,8 @@ class _Simulation:
         self.refused += span.refused
         self.requests += span.accepted + span.refused
         self.row_spans.append((length, span))
+        if self.config.target_latency_p99_s is not None:
+            self.answered.update(sketch_of(span.latencies_s.tolist()))
         self.now = until
 
     def _take_up_replicas(self) -> None:
@@ -142,23 +169,36 @@ class _Simulation:
 
     def _decide(self) -> None:
         for _ in range(_DECISIONS_AT_ONCE):
-            decision = decide(
-                self.config,
-                self.state,
-                Observation(
-                    now=self.now,
-                    running=self.pool.replicas,
-                    starting=len(self.ready_at),
-                    target=self.target,
-                    total_ongoing=float(self.pool.in_system),
-                ),
-            )
-            self.state = decision.state
+            observation, changes_at = self._observation()
+            decision = decide(self.config, self.state, observation)
+            self.state, self.told = decision.state, Counter()
             if decision.target != self.target:
                 self._scale(decision.target, decision.reason)
-            self.look_at = math.inf if decision.look_again_at is None else decision.look_again_at
+            self.look_at = changes_at if decision.look_again_at is None else min(changes_at, decision.look_again_at)
             if self.look_at > self.now:
                 return
+
+    def _observation(self) -> tuple[Observation, float]:
+        """What is the case, and when the schedule changes that."""
+        scheduled, changes_at = Scheduled(), math.inf
+        if self.config.schedule:
+            scheduled = scheduled_at(self.config.schedule, self.begins_at + timedelta(seconds=self.now))
+            if scheduled.until is not None:
+                # Just past it, since a moment is only known to the microsecond.
+                changes_at = (scheduled.until - self.begins_at).total_seconds() + 1e-5
+        observation = Observation(
+            now=self.now,
+            running=self.pool.replicas,
+            starting=len(self.ready_at),
+            target=self.target,
+            total_ongoing=float(self.pool.in_system),
+            latencies=self.told,
+            scheduled_min=scheduled.min_replicas,
+            scheduled_by=scheduled.reason,
+            target_capacity=self.capacity.percent,
+            capacity_grows=self.capacity.grows,
+        )
+        return observation, changes_at
 
     def _scale(self, target: int, reason: str) -> None:
         self.changes.append(Change(self.now, self.target, target, reason))
@@ -224,3 +264,11 @@ class _Simulation:
             latency_target_s=self.latency_target_s,
             above_target_s=float(np.diff(ends)[above].sum()),
         )
+
+
+def _moment(deployment: Deployment) -> datetime:
+    begins_at = deployment.begins_at or datetime(2026, 1, 5)
+    if begins_at.tzinfo is None:
+        schedule = deployment.autoscaling.schedule
+        begins_at = begins_at.replace(tzinfo=zone_of(schedule[0].timezone) if schedule else UTC)
+    return begins_at.astimezone(UTC)

@@ -33,12 +33,14 @@ class Latencies(msgspec.Struct, frozen=True):
         since: what was answered before that belongs to another number of replicas.
         reports: (when, latencies of the requests answered since the report before), oldest first.
         p99_s: as last seen; 0 before.
+        demand: requests that came per second, as last seen.
     """
 
     limit: ReplicaLimit = ReplicaLimit()
     since: float = -math.inf
     reports: tuple[tuple[float, dict[int, int]], ...] = ()
     p99_s: float = 0.0
+    demand: float = 0.0
 
     def restarted(self, now: float, look_back_s: float) -> Latencies:
         """Another number of replicas runs from now on. What is answered next has waited for those before."""
@@ -55,7 +57,9 @@ class Latencies(msgspec.Struct, frozen=True):
         kept = tuple(report for report in reports if report[0] > now - look_back_s)
         return replace(self, reports=kept)
 
-    def judged(self, now: float, target_s: float, running: int, ongoing: float, interval_s: float) -> Latencies:
+    def judged(
+        self, now: float, target_s: float, running: int, ongoing: float, growth: float, interval_s: float
+    ) -> Latencies:
         """With what the latencies seen say about the limit.
 
         The load that they were seen under follows from Little's law: the latencies of the requests answered in a
@@ -65,22 +69,25 @@ class Latencies(msgspec.Struct, frozen=True):
 
         Args:
             ongoing: requests under way, on average since `since`.
+            growth: how many more of them there are each second.
         """
         if not self.reports or not running:
             return self
         sketch = merged(answered for _, answered in self.reports)
         p99_s = percentile_s(sketch, SHARE)
+        length_s = self.reports[-1][0] - self.reports[0][0] + interval_s
+        answered_per_s = count(sketch) / length_s
+        rate = answered_per_s / running
         limit = self.limit
         match verdict(sketch, target_s):
             case Verdict.BREAKS:
                 slow = [slower_than(answered, target_s) for _, answered in self.reports]
                 loads = [total_s(answered) / interval_s for _, answered in self.reports]
                 under = sum(few * load for few, load in zip(slow, loads, strict=True)) / sum(slow)
-                limit = limit.broke(now, max(under, ongoing) / running, max(1.0, p99_s / target_s))
+                limit = limit.broke(now, max(under, ongoing) / running, max(1.0, p99_s / target_s), rate)
             case Verdict.HOLDS:
-                length_s = self.reports[-1][0] - self.reports[0][0] + interval_s
-                limit = limit.held(now, total_s(sketch) / length_s / running, min(1.0, p99_s / target_s))
-        return replace(self, limit=limit, p99_s=p99_s)
+                limit = limit.held(now, total_s(sketch) / length_s / running, min(1.0, p99_s / target_s), rate)
+        return replace(self, limit=limit, p99_s=p99_s, demand=max(0.0, answered_per_s + growth))
 
 
 def verdict(sketch: Sketch, target_s: float) -> Verdict:

@@ -44,6 +44,14 @@ class LoadWindow(msgspec.Struct, frozen=True):
         )
         return area / (now - begin)
 
+    def growth_per_s(self, now: float, since: float) -> float:
+        """How much more it became per second, from `since` (or the first observation, if that is later) until now."""
+        if not self.steps:
+            return 0.0
+        begin = max(self.steps[0][0], since)
+        before = next((value for at, value in reversed(self.steps) if at <= begin), self.steps[0][1])
+        return (self.steps[-1][1] - before) / (now - begin) if now > begin else 0.0
+
     @property
     def constant(self) -> bool:
         """Whether its aggregates stay as they are for as long as nothing new is observed."""

@@ -71,7 +71,8 @@ class Signals(msgspec.Struct, frozen=True):
         latencies = signals.latencies
         if config.target_latency_p99_s is not None:
             latencies = latencies.observed(now, seen.latencies, interval_s, look_back_s)
-            latencies = latencies.judged(now, config.target_latency_p99_s, seen.running, ongoing, interval_s)
+            growth = seen.load.growth_per_s(now, signals.since)
+            latencies = latencies.judged(now, config.target_latency_p99_s, seen.running, ongoing, growth, interval_s)
         levels = dict(signals.levels)
         if seen.running and now - signals.since >= look_back_s:  # what others have gone through is told no more
             for name, target in config.target_metrics.items():
@@ -116,14 +117,17 @@ class Signals(msgspec.Struct, frozen=True):
 
     def _for_latency(self, target_s: float, ongoing: float, told: str, wanted: int) -> Need:
         limit, p99_s = self.latencies.limit, self.latencies.p99_s
-        needed = limit.needed(ongoing, wanted)
+        needed = limit.needed(ongoing, wanted, self.latencies.demand)
         seen = f"the p99 of the latency is {p99_s:.3g} s" if self.latencies.reports else "the p99 is not known yet"
         hint = ""
         if p99_s > target_s and limit.limit <= LEAST:
             hint = "; it breaks even where a replica has next to nothing to do, so that more would hardly help"
+        rate = ""
+        if math.isfinite(limit.rate_limit):
+            rate = f" and {number(self.latencies.demand)} per second at {number(limit.rate_limit)}"
         return Need(
             needed,
-            f"{seen}, {target_s:g} s is aimed at; {told}{_per_replica(limit)} need {number(needed)}{hint}",
+            f"{seen}, {target_s:g} s is aimed at; {told}{_per_replica(limit)}{rate} need {number(needed)}{hint}",
         )
 
 
