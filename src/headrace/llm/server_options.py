@@ -109,7 +109,7 @@ def replica_placement(config: LLMConfig) -> ReplicaPlacement:
     """
     engine = engine_named(config.llm_engine)
     accelerator = config.accelerator_config
-    if accelerator is not None and accelerator.topology is not None:
+    if accelerator is not None and accelerator.topology is not None and engine.gpu_use != "never":
         raise ConfigError("accelerator_config.topology: slices of TPUs are not available on one machine; remove it")
     named: Kind | None = None
     if accelerator is not None:
