@@ -94,9 +94,10 @@ def test_who_has_not_asked_for_a_scaler_is_left_alone(http: httpx.Client, instan
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        ({"target_num_replicas": -1}, 400, "must be a whole number that is at least 0, not -1"),
-        ({"target_num_replicas": 1.5}, 400, "must be a whole number that is at least 0, not 1.5"),
-        ({"target_num_replicas": True}, 400, "must be a whole number that is at least 0, not True"),
+        ({"target_num_replicas": -1}, 400, "must be a whole number from 0 to 10000, not -1"),
+        ({"target_num_replicas": 1.5}, 400, "must be a whole number from 0 to 10000, not 1.5"),
+        ({"target_num_replicas": True}, 400, "must be a whole number from 0 to 10000, not true"),
+        ({"target_num_replicas": 10**30}, 400, "must be a whole number from 0 to 10000, not 1000"),
         ({"target_num_replica": 1}, 400, "'target_num_replica'"),
         ([], 400, "the body must be"),
         (None, 400, "the body is not JSON"),

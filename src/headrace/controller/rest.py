@@ -37,6 +37,9 @@ RAY_API_VERSION = "4"
 SCALE = "/api/v1/applications/{name}/deployments/{deployment}/scale"
 """Where Ray Serve's external scalers send what they want."""
 
+MAX_TARGET = 10_000
+"""Replicas that an external scaler may ask for: a slip of its must not keep the controller busy for ever."""
+
 
 class RestApi:
     """The endpoints. `app` is the ASGI application, guard included."""
@@ -201,6 +204,11 @@ def _no_such(what: str, name: str, names: Any) -> str:
     return f"there is no {what}; {hint}"
 
 
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def target_num_replicas(body: Any) -> int:
     """What an external scaler asks for, as the body of its request says.
 
@@ -213,8 +221,8 @@ def target_num_replicas(body: Any) -> int:
         hint = f"; did you mean it by '{meant}'?" if meant else ""
         raise HTTPException(400, f'the body must be {{"{field}": NUMBER}}{hint}')
     target = body[field]
-    if type(target) is not int or target < 0:
-        raise HTTPException(400, f"{field}: must be a whole number that is at least 0, not {target!r}")
+    if type(target) is not int or not 0 <= target <= MAX_TARGET:
+        raise HTTPException(400, f"{field}: must be a whole number from 0 to {MAX_TARGET}, not {_shown(target)}")
     return target
 
 
