@@ -22,11 +22,12 @@ from transformers import (
 )
 
 from headrace.llm.engines.transformers.batch_runner import runner_for
-from headrace.llm.engines.transformers.sequence import RunningSequence
+from headrace.llm.engines.transformers.engine import load_model
 from headrace.llm.engines.transformers.settings import TransformersSettings
-from headrace.llm.engines.transformers.step_stream import StepStream
-from headrace.llm.engines.transformers.token_engine import TransformersTokenEngine
-from headrace.llm.engines.transformers.worker import ModelWorker
+from headrace.llm.generation.batching.engine import BatchingEngine
+from headrace.llm.generation.batching.sequence import RunningSequence
+from headrace.llm.generation.batching.step_stream import StepStream
+from headrace.llm.generation.batching.worker import ModelWorker
 from headrace.llm.generation.token_engine import SamplingParameters, Step
 
 pytestmark = pytest.mark.full
@@ -135,7 +136,13 @@ async def test_models_with_states_in_place_of_keys_and_values_run_one_by_one() -
 
 
 async def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(tiny: Path) -> None:
-    engine = TransformersTokenEngine("tiny", str(tiny), TransformersSettings(max_num_seqs=8, dtype="float32"))
+    settings = TransformersSettings(dtype="float32")
+    engine = BatchingEngine(
+        lambda report: load_model("tiny", str(tiny), settings, report),
+        max_sequences=8,
+        prompt_tokens_per_step=64,
+        seed=None,
+    )
     await engine.start(lambda progress: None)
     prompt = list(range(20, 35))
     parameters = [

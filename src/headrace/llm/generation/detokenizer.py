@@ -8,6 +8,7 @@ token and are held back.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 
 _REPLACEMENT = "\ufffd"
@@ -58,3 +59,23 @@ class WindowDetokenizer:
         rest = text[self._passed_on :]
         self._passed_on = max(self._passed_on, len(text))
         return rest
+
+
+class BytesDetokenizer:
+    """A `Detokenizer` for tokenizers whose tokens are bytes, each by itself."""
+
+    def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
+        """
+        Args:
+            bytes_of: what a token stands for; nothing for a special one.
+        """
+        self._bytes_of = bytes_of
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_ids: Sequence[int]) -> list[str]:
+        """The text that each token completes."""
+        return [self._decoder.decode(self._bytes_of(token_id)) for token_id in token_ids]
+
+    def flush(self) -> str:
+        """The text of what never became a whole character."""
+        return self._decoder.decode(b"", final=True)

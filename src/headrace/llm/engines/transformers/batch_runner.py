@@ -8,41 +8,39 @@ keys and values, positions of their own kind). Which of them a model gets is tri
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from headrace.llm.engines.transformers.attention_masks import AttentionKinds, attention_kinds
-from headrace.llm.engines.transformers.scheduler import PromptChunk
-from headrace.llm.engines.transformers.sequence import RunningSequence
+from headrace.llm.engines.transformers.sampler import sample, token_logprobs
 from headrace.llm.engines.transformers.slot_cache import SlotCache
-from headrace.llm.generation.token_engine import SamplingParameters
+from headrace.llm.generation.batching.scheduler import PromptChunk
+from headrace.llm.generation.batching.sequence import RunningSequence
+from headrace.llm.generation.token_engine import SamplingParameters, TokenLogprobs
 
 logger = logging.getLogger(__name__)
 
 
-class BatchRunner(Protocol):
-    """
-    Attributes:
-        batches: requests share forward passes.
-    """
+class TorchSampling:
+    """What both runners do with logits."""
 
-    batches: bool
+    def sample(
+        self, logits: torch.Tensor, sequences: list[RunningSequence]
+    ) -> tuple[list[int], list[TokenLogprobs | None]]:
+        """Choose a token for each sequence."""
+        return sample(logits, sequences)
 
-    def read_prompt(self, chunk: PromptChunk, *, all_logits: bool = False) -> torch.Tensor:
-        """Read a part of a prompt; returns logits (tokens, vocabulary) of its last token, or of all of its tokens."""
+    def prompt_logprobs(self, logits: torch.Tensor, following: list[int], top: int) -> list[TokenLogprobs]:
+        """Log probabilities of the token that follows each row."""
+        logprobs = torch.log_softmax(logits, dim=-1)
+        return [token_logprobs(logprobs[row], token_id, top) for row, token_id in enumerate(following)]
 
-    def next_logits(self, sequences: list[RunningSequence]) -> torch.Tensor:
-        """Logits (sequences, vocabulary) after the last token of each; they are the first rows of the batch."""
-
-    def move_row(self, source: int, target: int, tokens: int) -> None:
-        """Copy what is kept for a row."""
-
-    def release(self) -> None:
-        """Give memory back; the batch is empty."""
+    def forget(self, sequence: RunningSequence) -> None:
+        """Rows are written over, and states go with their sequences."""
 
 
-class SlotRunner:
+class SlotRunner(TorchSampling):
     """One forward pass for the whole batch."""
 
     batches = True
@@ -101,7 +99,7 @@ class SlotRunner:
         self._cache.release()
 
 
-class SeparateRunner:
+class SeparateRunner(TorchSampling):
     """A forward pass for each request, prepared by transformers' own `generate` machinery."""
 
     batches = False
@@ -156,7 +154,7 @@ class SeparateRunner:
         """Each sequence's memory goes with it."""
 
 
-def runner_for(model: Any, max_rows: int, max_length: int) -> BatchRunner:
+def runner_for(model: Any, max_rows: int, max_length: int) -> SlotRunner | SeparateRunner:
     """The runner that a model works with: the one for batches if it computes what the model alone computes."""
     kinds = attention_kinds(model.config.get_text_config())
     if kinds is not None:

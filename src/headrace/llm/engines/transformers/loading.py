@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedWeights:
     """
     Attributes:
         model: of transformers, on its device, in evaluation mode.
@@ -38,7 +39,7 @@ class LoadedModel:
     default_sampling: dict[str, float]
 
 
-def load(source: str, settings: TransformersSettings, report: Callable[[LoadingProgress], None]) -> LoadedModel:
+def load(source: str, settings: TransformersSettings, report: Callable[[LoadingProgress], None]) -> LoadedWeights:
     """Load; blocks for as long as it takes.
 
     Raises:
@@ -54,6 +55,8 @@ def load(source: str, settings: TransformersSettings, report: Callable[[LoadingP
         tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer or source, **common)
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_source: transformers cannot load {source!r}: {error}") from error
+    # Lengths are checked, and refused, where requests come in; the tokenizer would only warn of them.
+    tokenizer.model_max_length = sys.maxsize
     text_config = config.get_text_config()
     max_model_len = _max_model_len(text_config, settings.max_model_len)
     generates = _generates(config, settings.task)
@@ -78,7 +81,7 @@ def load(source: str, settings: TransformersSettings, report: Callable[[LoadingP
     report(LoadingProgress("loading weights", 1.0, weights_bytes))
     generation = getattr(model, "generation_config", None)
     use_defaults = settings.generation_config == "auto" and generation is not None
-    return LoadedModel(
+    return LoadedWeights(
         model,
         tokenizer,
         max_model_len,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from headrace.llm.engines.transformers.sequence import RunningSequence
+from headrace.llm.generation.batching.sequence import RunningSequence
 from headrace.llm.generation.token_engine import SamplingParameters, TokenLogprobs
 
 # Tokens beyond the likeliest so many rarely matter to top_p; sorting all of a large vocabulary takes long.

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from headrace.llm.engines.transformers.sequence import RunningSequence
+from headrace.llm.generation.batching.sequence import RunningSequence
 
 
 class PromptChunk(NamedTuple):
@@ -29,16 +29,23 @@ class Scheduler:
         running: the batch, by row.
     """
 
-    def __init__(self, max_sequences: int, move_row: Callable[[int, int, int], None]) -> None:
+    def __init__(
+        self,
+        max_sequences: int,
+        move_row: Callable[[int, int, int], None],
+        forget: Callable[[RunningSequence], None],
+    ) -> None:
         """
         Args:
             max_sequences: rows of the batch, at most.
             move_row: copies what is kept for one row (from, to, number of tokens).
+            forget: drops what is kept for a sequence that leaves.
         """
         self.waiting: dict[int, deque[RunningSequence]] = {}
         self.running: list[RunningSequence] = []
         self._max_sequences = max_sequences
         self._move_row = move_row
+        self._forget = forget
 
     def add(self, sequence: RunningSequence, priority: int = 0) -> None:
         """A new request."""
@@ -87,7 +94,14 @@ class Scheduler:
             if ended(self.running[row]):
                 self._remove(row)
 
+    def clear(self) -> None:
+        """Take all out."""
+        for sequence in self.running:
+            self._forget(sequence)
+        self.running.clear()
+
     def _remove(self, row: int) -> None:
+        self._forget(self.running[row])
         last = len(self.running) - 1
         reading = self.running[last] if self.running[last].in_prompt else None
         if row != last and reading is not None:

@@ -9,12 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from headrace.llm.engines.transformers.batch_runner import BatchRunner
-from headrace.llm.engines.transformers.sampler import sample, token_logprobs
-from headrace.llm.engines.transformers.scheduler import PromptChunk, Scheduler
-from headrace.llm.engines.transformers.sequence import RunningSequence
+from headrace.llm.generation.batching.runner import BatchRunner, Logits
+from headrace.llm.generation.batching.scheduler import PromptChunk, Scheduler
+from headrace.llm.generation.batching.sequence import RunningSequence
 from headrace.llm.generation.token_engine import GenerationFailedError, Step
 
 logger = logging.getLogger(__name__)
@@ -46,7 +43,7 @@ class ModelWorker:
         self._runner = runner
         self._loop = loop
         self._prompt_tokens_per_step = prompt_tokens_per_step
-        self._scheduler = Scheduler(max_sequences, runner.move_row)
+        self._scheduler = Scheduler(max_sequences, runner.move_row, runner.forget)
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._stopped = False
         self._asleep = False
@@ -176,7 +173,7 @@ class ModelWorker:
             logger.exception("A step of the model failed; the requests in the batch are given up")
             failed = GenerationFailedError(f"A step of the model failed: {error}")
             deliveries: list[Delivery] = [(sequence, failed) for sequence in self._scheduler.running]
-            self._scheduler.running.clear()
+            self._scheduler.clear()
             self._runner.release()
             self._loop.call_soon_threadsafe(_deliver, deliveries)
             return failures + 1
@@ -198,24 +195,19 @@ class ModelWorker:
         wanted = sequence.sampling.prompt_logprobs
         logits = self._runner.read_prompt(chunk, all_logits=wanted is not None)
         if wanted is not None:
-            self._note_prompt_logprobs(chunk, logits, wanted)
+            start = sequence.computed - len(logits)
+            following = sequence.prompt[start + 1 : sequence.computed + 1]
+            sequence.prompt_logprobs += self._runner.prompt_logprobs(logits, following, wanted)
         if not sequence.in_prompt:
             self._sample(logits[-1:], [sequence])
-
-    def _note_prompt_logprobs(self, chunk: PromptChunk, logits: torch.Tensor, wanted: int) -> None:
-        sequence = chunk.sequence
-        start = len(sequence.prompt) - logits.shape[0] if not sequence.in_prompt else chunk.start
-        logprobs = torch.log_softmax(logits, dim=-1)
-        for place, following in enumerate(sequence.prompt[start + 1 : start + 1 + logits.shape[0]]):
-            sequence.prompt_logprobs.append(token_logprobs(logprobs[place], following, wanted))
 
     def _decode(self) -> None:
         sequences = self._scheduler.writing()
         if sequences:
             self._sample(self._runner.next_logits(sequences), sequences)
 
-    def _sample(self, logits: torch.Tensor, sequences: list[RunningSequence]) -> None:
-        tokens, logprobs = sample(logits, sequences)
+    def _sample(self, logits: Logits, sequences: list[RunningSequence]) -> None:
+        tokens, logprobs = self._runner.sample(logits, sequences)
         deliveries: list[Delivery] = []
         ended = set()
         for sequence, token_id, logprob in zip(sequences, tokens, logprobs, strict=True):
