@@ -15,36 +15,44 @@ if TYPE_CHECKING:
 _BOUNDS_S = tuple(bound / 1000 for bound in LATENCY_MS)
 
 
+class _Route(Buckets):
+    """Latencies in seconds, and how many of these requests succeeded."""
+
+    __slots__ = ("succeeded",)
+
+    def __init__(self) -> None:
+        super().__init__(_BOUNDS_S)
+        self.succeeded = 0
+
+
 class RequestCounts:
     """Counts by route. Lives on one event loop; may be read from any thread."""
 
-    __slots__ = ("_errors", "_latencies", "_succeeded")
+    __slots__ = ("_errors", "_routes")
 
     def __init__(self) -> None:
-        self._latencies: dict[str, Buckets] = {}
-        self._succeeded: dict[str, int] = {}
+        self._routes: dict[str, _Route] = {}
         self._errors: dict[tuple[str, str], int] = {}
 
     def record(self, route: str, seconds: float, failure: str | None) -> None:
         """A request is done. `failure`: name of the exception that it ended with, None for none."""
         try:
-            latency = self._latencies[route]
+            counted = self._routes[route]
         except KeyError:
-            latency = self._latencies[route] = Buckets(_BOUNDS_S)
-            self._succeeded[route] = 0
-        latency.counts[bisect_left(_BOUNDS_S, seconds)] += 1  # `Buckets.add`, without a call
-        latency.sum += seconds
+            counted = self._routes[route] = _Route()
+        counted.counts[bisect_left(_BOUNDS_S, seconds)] += 1  # `Buckets.add`, without a call
+        counted.sum += seconds
         if failure is None:
-            self._succeeded[route] += 1
+            counted.succeeded += 1
         else:
             self._errors[route, failure] = self._errors.get((route, failure), 0) + 1
 
     def families(self) -> Iterator[Metric]:
-        yield from catalogue.REQUESTS.family(({"route": r}, count) for r, count in list(self._succeeded.items()))
+        routes = [({"route": route}, counted) for route, counted in list(self._routes.items())]
         errors = list(self._errors.items())
+        yield from catalogue.REQUESTS.family((labels, counted.succeeded) for labels, counted in routes)
         yield from catalogue.ERRORS.family(({"route": r, "exception_type": f}, count) for (r, f), count in errors)
-        latencies = list(self._latencies.items())
-        yield from catalogue.LATENCY.family(({"route": r}, in_milliseconds(counted)) for r, counted in latencies)
+        yield from catalogue.LATENCY.family((labels, in_milliseconds(counted)) for labels, counted in routes)
 
 
 def in_milliseconds(seconds: Buckets) -> Buckets:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any
 
 from headrace.exceptions import BackPressureError, InvalidRequestError, RequestTimeoutError
@@ -67,6 +67,7 @@ class HttpService:
         service = self._service
         header = decode_http(call.header)
         timeout_s = header.timeout_s
+        now = monotonic()
         context = RequestContext(
             header.request_id,
             service.app,
@@ -74,9 +75,9 @@ class HttpService:
             header.route,
             header.multiplexed_model_id,
             header.session_id,
-            None if timeout_s is None else time.monotonic() + timeout_s,
+            None if timeout_s is None else now + timeout_s,
+            now,
         )
-        context.began = time.monotonic()
         call.note = context
         token = request_context.set(context)
         try:

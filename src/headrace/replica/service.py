@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Generator
+from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -113,7 +113,7 @@ class ReplicaService:
         self.ongoing -= 1
         context: RequestContext | None = call.note
         if context is not None:
-            self.counts.record(context.route, time.monotonic() - context.began, failure)
+            self.counts.record(context.route, monotonic() - context.began, failure)
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -147,6 +147,7 @@ class ReplicaService:
         try:
             header = decode_call(call.header)
             timeout_s = header.timeout_s
+            now = monotonic()
             context = RequestContext(
                 header.request_id,
                 self.app,
@@ -154,9 +155,9 @@ class ReplicaService:
                 header.route,
                 header.multiplexed_model_id,
                 header.session_id,
-                None if timeout_s is None else time.monotonic() + timeout_s,
+                None if timeout_s is None else now + timeout_s,
+                now,
             )
-            context.began = time.monotonic()
             call.note = context
             if timeout_s is not None and timeout_s <= 0:
                 self.finish_with_error(call, "timeout", f"request {header.request_id} expired before it was started")
@@ -362,8 +363,8 @@ def _take(source: Generator[Any, None, None]) -> list[Any]:
     """Some items of a generator: what it gives within a moment, so that a hop between threads carries several, and a
     slow generator does not keep the thread from others for long."""
     items: list[Any] = []
-    deadline = time.monotonic() + _SLICE_S
-    while len(items) < _SLICE_ITEMS and (not items or time.monotonic() < deadline):
+    deadline = monotonic() + _SLICE_S
+    while len(items) < _SLICE_ITEMS and (not items or monotonic() < deadline):
         try:
             items.append(next(source))
         except StopIteration:

@@ -53,6 +53,7 @@ class RequestContext:
         multiplexed_model_id: str = "",
         session_id: str = "",
         deadline: float | None = None,
+        began: float = 0.0,
     ) -> None:
         self.request_id = request_id
         self.app = app
@@ -61,7 +62,7 @@ class RequestContext:
         self.multiplexed_model_id = multiplexed_model_id
         self.session_id = session_id
         self.deadline = deadline
-        self.began = 0.0
+        self.began = began
         self.calls: set[Cancellable] | None = None
 
     def remaining_s(self) -> float | None:
