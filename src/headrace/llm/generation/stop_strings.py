@@ -24,6 +24,7 @@ class StopStringScanner:
         self.matched: str | None = None
         self.rest = ""
         self._stops = stops
+        self._first_characters = frozenset(stop[0] for stop in stops)
         self._include = include
         self._held = ""
 
@@ -31,6 +32,8 @@ class StopStringScanner:
         """What of the text so far is certain to be passed on, and has not been. "" after a match."""
         if self.matched is not None:
             return ""
+        if not self._held and self._first_characters.isdisjoint(text):
+            return text
         text = self._held + text
         found = _first_complete(text, self._stops)
         if found is not None:
