@@ -149,6 +149,31 @@ def test_ongoing_and_queued_requests_are_seen(http: httpx.Client, url: str) -> N
     until(lambda: value(scrape(url), "ray_serve_num_ongoing_http_requests") == 0)
 
 
+def test_refused_requests_and_clients_that_left_are_counted(http: httpx.Client, url: str) -> None:
+    serve.run(Worker.options(num_replicas=1, max_ongoing_requests=1, max_queued_requests=1).bind())
+    before = scrape(url)
+    with ThreadPoolExecutor(2) as pool:
+        impatient = pool.submit(lambda: httpx.get(f"{url}/?sleep=20", timeout=1.5))
+        until(lambda: value(scrape(url), "ray_serve_num_ongoing_requests", **WORKER) == 1)
+        waiting = pool.submit(lambda: httpx.get(url, timeout=30))
+        until(lambda: value(scrape(url), "ray_serve_deployment_queued_queries", **WORKER) == 1)
+        assert http.get("/").status_code == 503
+        with pytest.raises(httpx.ReadTimeout):
+            impatient.result()
+        assert waiting.result().status_code == 200
+    seen = scrape(url)
+    actor = dict(next(labels for name, labels in seen if name == "ray_serve_num_ongoing_http_requests"))["actor_id"]
+
+    def grown(name: str, **labels: str) -> float:
+        old = sum(n for (known, tags), n in before.items() if known == name and labels.items() <= dict(tags).items())
+        return value(seen, name, **labels) - old
+
+    assert grown("ray_serve_deployment_refused_requests_total", **WORKER, actor_id=actor) == 1
+    assert grown("ray_serve_num_http_requests_total", status_code="503") == 1
+    assert grown("ray_serve_num_http_requests_total", status_code="499") == 1
+    assert value(seen, "ray_serve_deployment_error_counter_total", **WORKER, exception_type="CancelledError") == 1
+
+
 def test_a_replica_that_blocks_its_loop_answers_and_says_so(http: httpx.Client, url: str) -> None:
     serve.run(Worker.options(num_replicas=1).bind())
     with ThreadPoolExecutor(1) as pool:
