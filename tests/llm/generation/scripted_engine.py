@@ -49,7 +49,6 @@ class ByteTokenizer:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        chat_template: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> str:
         if messages[0]["role"] == "tool":

@@ -248,6 +248,8 @@ async def test_an_engine_that_gives_up_is_told_in_the_stream_or_as_500() -> None
         ({"stop": [""]}, "stop", "empty"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "token id"),
         ({"tools": []}, "tools", "at least one"),
+        ({"chat_template": "{% for x in range(10 ** 9) %}{% endfor %}"}, "chat_template", "not run"),
+        ({"structured_outputs": {"json": {"title": "impossible"}}}, "structured_outputs", "no text"),
         ({"tool_choice": "required"}, "tool_choice", "tools"),
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice", "'auto'"),
         ({"response_format": {"type": "yaml"}}, "response_format.type", "json_schema"),

@@ -230,6 +230,16 @@ async def test_a_sleeping_engine_answers_after_it_woke(engine: TransformersEngin
     assert status == 200
 
 
+async def test_falling_asleep_waits_for_a_prompt_that_is_half_read(engine: TransformersEngine) -> None:
+    task = asyncio.ensure_future(ask(engine, "/v1/completions", prompt=[9] * 900, max_tokens=3))
+    await _until(lambda: (engine.load().kv_cache_use or 0) > 0)
+    async with asyncio.timeout(60):
+        await engine.sleep(1)
+
+    assert (await task)[0] == 200
+    await engine.wake()
+
+
 async def test_stopping_ends_what_is_being_generated(tiny: Path) -> None:
     engine = await started(tiny)
     task = asyncio.ensure_future(ask(engine, CHAT, messages=chat(), ignore_eos=True, max_tokens=1900))

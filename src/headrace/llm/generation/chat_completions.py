@@ -16,7 +16,8 @@ from headrace.llm.generation.chat_events import ChatEvents
 from headrace.llm.generation.chat_messages import template_messages
 from headrace.llm.generation.choice_steps import ChoiceSteps
 from headrace.llm.generation.event_format import DONE
-from headrace.llm.generation.prompt_tokens import adapter_of, answer_room, encoded, rendered, truncated
+from headrace.llm.generation.output_constraint import check
+from headrace.llm.generation.prompt_tokens import adapter_of, answer_room, encoded, refuse_template, rendered, truncated
 from headrace.llm.generation.request_error import RequestError, engine_failure
 from headrace.llm.generation.request_fields import ChatCompletionRequest, parse
 from headrace.llm.generation.sampling_choice import checked_logprobs, choices_of, for_choice, sampling_of, stops_of
@@ -44,7 +45,6 @@ class ChatCompletion:
 
         Raises:
             RequestError: something of the request is wrong.
-            ConstraintError: the engine cannot keep to what the answer has to match.
         """
         request, model = self._request, self._model
         await engine.check_health()
@@ -59,7 +59,7 @@ class ChatCompletion:
         room = answer_room(len(prompt), asked, model.max_model_len, name, "messages")
         sampling = sampling_of(request, model, max_tokens=room, logprobs=logprobs, constraint=tools.constraint)
         if sampling.constraint is not None:
-            await engine.check_constraint(sampling.constraint)
+            await check(engine, sampling.constraint, request, tools.constraint is not None)
         self._usage = Usage(len(prompt))
         self._choices = [self._choice(index, prompt, stops, sampling, tools) for index in range(count)]
         adapter = adapter_of(request.model, model.model_id)
@@ -72,6 +72,7 @@ class ChatCompletion:
 
     async def _prompt(self, tools: ToolUse) -> list[int]:
         request = self._request
+        refuse_template(request.chat_template)
         arguments = dict(request.chat_template_kwargs or {})
         if request.documents is not None:
             arguments["documents"] = request.documents
@@ -83,7 +84,6 @@ class ChatCompletion:
             tools=tools.tools,
             add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
             continue_final_message=request.continue_final_message,
-            chat_template=request.chat_template,
             template_arguments=arguments,
         )
         tokens = await encoded(self._model.tokenizer, text, add_special_tokens=request.add_special_tokens)
@@ -189,7 +189,6 @@ async def answer_chat(engine: TokenEngine, model: TokenModel, request: EngineReq
 
     Raises:
         RequestError: something of the request is wrong.
-        ConstraintError: the engine cannot keep to what the answer has to match.
         GenerationFailedError: the engine gave up.
     """
     fields = parse(request.body, ChatCompletionRequest)

@@ -14,6 +14,7 @@ from headrace.llm.generation.choice_steps import ChoiceSteps, Steps
 from headrace.llm.generation.completion_choice import CompletionChoice
 from headrace.llm.generation.completion_events import CompletionEvents
 from headrace.llm.generation.event_format import DONE
+from headrace.llm.generation.output_constraint import check
 from headrace.llm.generation.prompt_tokens import adapter_of, answer_room, encoded, truncated
 from headrace.llm.generation.request_error import RequestError, engine_failure
 from headrace.llm.generation.request_fields import CompletionRequest, parse
@@ -44,7 +45,6 @@ class Completion:
 
         Raises:
             RequestError: something of the request is wrong.
-            ConstraintError: the engine cannot keep to what the answer has to match.
         """
         request, model = self._request, self._model
         await engine.check_health()
@@ -66,7 +66,7 @@ class Completion:
             if request.echo and logprobs is not None:
                 sampling = msgspec.structs.replace(sampling, prompt_logprobs=logprobs)
             if sampling.constraint is not None and not generators:
-                await engine.check_constraint(sampling.constraint)
+                await check(engine, sampling.constraint, request, False)
             self._usage.prompt_tokens += len(tokens)
             for number in range(count):
                 index = len(self._choices)
@@ -172,7 +172,6 @@ async def answer_completion(engine: TokenEngine, model: TokenModel, request: Eng
 
     Raises:
         RequestError: something of the request is wrong.
-        ConstraintError: the engine cannot keep to what the answer has to match.
         GenerationFailedError: the engine gave up.
     """
     fields = parse(request.body, CompletionRequest)

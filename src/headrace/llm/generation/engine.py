@@ -11,7 +11,7 @@ from headrace.llm.generation.completions import answer_completion
 from headrace.llm.generation.embeddings import answer_embeddings
 from headrace.llm.generation.request_error import RequestError, engine_failure
 from headrace.llm.generation.responses import answer_responses
-from headrace.llm.generation.token_engine import ConstraintError, GenerationFailedError, TokenEngine, TokenModel
+from headrace.llm.generation.token_engine import GenerationFailedError, TokenEngine, TokenModel
 from headrace.llm.generation.tokenization import answer_detokenize, answer_tokenize
 
 Answer = Callable[[EngineRequest], Awaitable[EngineResponse]]
@@ -121,7 +121,5 @@ async def _errors_answered(answer: Answer, request: EngineRequest) -> EngineResp
         return await answer(request)
     except RequestError as error:
         return error.as_response()
-    except ConstraintError as error:
-        return RequestError(f"response_format: {error}", "response_format").as_response()
     except GenerationFailedError as error:
         return engine_failure(error).as_response()

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.llm.generation.request_error import RequestError
 from headrace.llm.generation.request_fields import SamplingFields
-from headrace.llm.generation.token_engine import OutputConstraint, TokenModel
+from headrace.llm.generation.token_engine import ConstraintError, OutputConstraint, TokenEngine, TokenModel
 
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
@@ -38,6 +38,22 @@ def require_support(constraint: OutputConstraint, model: TokenModel, param: str)
             f"{param}: the engine '{model.engine}' cannot keep an answer to a {constraint.kind.replace('_', ' ')} here",
             param,
         )
+
+
+async def check(engine: TokenEngine, constraint: OutputConstraint, request: SamplingFields, of_tools: bool) -> None:
+    """
+    Args:
+        of_tools: the constraint comes from the tools of a chat, not from the fields that a request names it in.
+
+    Raises:
+        RequestError: the engine cannot keep to it; names the field that it came from.
+    """
+    try:
+        await engine.check_constraint(constraint)
+    except ConstraintError as error:
+        of_format = _response_format(request.response_format) is not None
+        param = "tools" if of_tools else "response_format" if of_format else "structured_outputs"
+        raise RequestError(f"{param}: {error}", param) from None
 
 
 def from_schema(schema: Any) -> OutputConstraint:

@@ -27,7 +27,6 @@ def rendered(
     tools: list[dict[str, Any]] | None,
     add_generation_prompt: bool,
     continue_final_message: bool,
-    chat_template: str | None,
     template_arguments: Mapping[str, Any] | None,
 ) -> str:
     """The text of a chat.
@@ -41,11 +40,23 @@ def rendered(
             tools=tools,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            chat_template=chat_template,
             template_arguments=template_arguments,
         )
     except ChatTemplateError as error:
         raise RequestError(f"messages: {error}", "messages") from None
+
+
+def refuse_template(chat_template: str | None) -> None:
+    """Templates are programs, and those of clients may never end.
+
+    Raises:
+        RequestError: the client sent one.
+    """
+    if chat_template is not None:
+        raise RequestError(
+            "chat_template: templates of clients are not run; the engine's argument `chat_template` sets one",
+            "chat_template",
+        )
 
 
 def truncated(tokens: list[int], limit: int | None, max_model_len: int) -> list[int]:

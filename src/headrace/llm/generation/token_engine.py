@@ -145,7 +145,6 @@ class Tokenizer(Protocol):
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        chat_template: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt of a chat.

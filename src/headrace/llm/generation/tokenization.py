@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.llm.engines.protocol import EngineRequest, EngineResponse
 from headrace.llm.generation.chat_messages import template_messages
-from headrace.llm.generation.prompt_tokens import encoded, rendered
+from headrace.llm.generation.prompt_tokens import encoded, refuse_template, rendered
 from headrace.llm.generation.request_error import RequestError
 from headrace.llm.generation.request_fields import DetokenizeRequest, TokenizeRequest, parse
 from headrace.llm.generation.token_engine import TokenModel
@@ -36,13 +36,13 @@ async def tokens_of(fields: TokenizeRequest, model: TokenModel) -> list[int]:
         RequestError: there is neither, or something is wrong with it.
     """
     if fields.messages is not None:
+        refuse_template(fields.chat_template)
         text = rendered(
             model.tokenizer,
             template_messages(fields.messages),
             tools=fields.tools,
             add_generation_prompt=fields.add_generation_prompt and not fields.continue_final_message,
             continue_final_message=fields.continue_final_message,
-            chat_template=fields.chat_template,
             template_arguments=fields.chat_template_kwargs,
         )
         # The template has written them already.

@@ -77,13 +77,12 @@ class LlamaCppTokenizer:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        chat_template: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> str:
         """See `Tokenizer.render_chat`."""
-        template = chat_template or self.chat_template
+        template = self.chat_template
         if not template:
-            raise ChatTemplateError("this model has no chat template; give one with `chat_template`, or send a prompt")
+            raise ChatTemplateError("this model has no chat template; the engine's argument `chat_template` sets one")
         variables = {
             "bos_token": self._name(llama_cpp.llama_vocab_bos(self._vocabulary)),
             "eos_token": self._name(llama_cpp.llama_vocab_eos(self._vocabulary)),

@@ -10,14 +10,29 @@ from typing import Any
 
 import torch
 
+# A pass takes memory for all of its prompts, each as long as the longest.
+_PROMPTS_IN_A_PASS = 16
+
 
 def embed(model: Any, tokenizer: Any, source: str, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-    """One vector of length 1 for each prompt; all of them in one pass.
+    """One vector of length 1 for each prompt.
 
     Args:
         source: where the model came from: a folder may say how tokens are pooled.
         prompts: token ids.
     """
+    vectors: list[list[float]] = [[] for _ in prompts]
+    # Those of like lengths together: less of a pass is padding.
+    by_length = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    for start in range(0, len(by_length), _PROMPTS_IN_A_PASS):
+        places = by_length[start : start + _PROMPTS_IN_A_PASS]
+        found = _one_pass(model, tokenizer, source, [prompts[place] for place in places])
+        for place, vector in zip(places, found, strict=True):
+            vectors[place] = vector
+    return vectors
+
+
+def _one_pass(model: Any, tokenizer: Any, source: str, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
     longest = max(map(len, prompts))
     padding = tokenizer.pad_token_id or 0
     tokens = torch.tensor([[*prompt, *[padding] * (longest - len(prompt))] for prompt in prompts])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,19 @@ class HuggingFaceTokenizer:
         if chat_template is not None:
             self.inner.chat_template = _template(chat_template)
         self._tokens: dict[int, tuple[str, bytes]] = {}
-        # Encoding on threads: the tokenizer sets padding and truncation on itself.
-        self._lock = threading.Lock()
+        # The fast one below, which several threads may use at once; transformers' own sets truncation on it each time.
+        self._backend = getattr(inner, "backend_tokenizer", None) if getattr(inner, "is_fast", False) else None
+        if self._backend is not None:
+            self._backend.no_truncation()
+            self._backend.no_padding()
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """See `Tokenizer.encode`."""
-        with self._lock:
-            ids: list[int] = self.inner.encode(text, add_special_tokens=add_special_tokens)
+        ids: list[int]
+        if self._backend is not None:
+            ids = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        else:
+            ids = self.inner.encode(text, add_special_tokens=add_special_tokens)
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -78,17 +83,15 @@ class HuggingFaceTokenizer:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        chat_template: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> str:
         """See `Tokenizer.render_chat`."""
-        if chat_template is None and not self.inner.chat_template:
-            raise ChatTemplateError("this model has no chat template; give one with `chat_template`, or send a prompt")
+        if not self.inner.chat_template:
+            raise ChatTemplateError("this model has no chat template; the engine's argument `chat_template` sets one")
         try:
             text: str = self.inner.apply_chat_template(
                 messages,
                 tools=tools,
-                chat_template=chat_template,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 tokenize=False,

@@ -92,8 +92,7 @@ class ModelWorker:
         def task() -> None:
             try:
                 if between_requests:
-                    while self._scheduler.running:
-                        self._decode()
+                    self._finish_running()
                 result = function()
             except BaseException as error:
                 self._loop.call_soon_threadsafe(_settle, done, None, error)
@@ -189,6 +188,16 @@ class ModelWorker:
             budget -= chunk.stop - chunk.start
             self._read(chunk)
         self._decode()
+
+    def _finish_running(self) -> None:
+        """Steps until the batch is empty; nobody joins."""
+        while self._scheduler.running:
+            self._scheduler.remove_ended(lambda sequence: sequence.cancelled)
+            while self._scheduler.running and self._scheduler.running[-1].in_prompt:
+                chunk = self._scheduler.next_chunk(self._prompt_tokens_per_step)
+                assert chunk is not None
+                self._read(chunk)
+            self._decode()
 
     def _read(self, chunk: PromptChunk) -> None:
         sequence = chunk.sequence
