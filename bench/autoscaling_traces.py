@@ -13,6 +13,7 @@ from rich.console import Console
 
 from headrace.cli.simulate_view import summary, what_is_simulated
 from headrace.config import AutoscalingConfig
+from headrace.config.schedule import ScheduleEntry
 from headrace.simulate.arrivals import ServiceTime
 from headrace.simulate.autoscaling import Deployment, simulate
 from headrace.simulate.chart import write_chart
@@ -31,7 +32,17 @@ QUICKER = replace(
         min_replicas=1, max_replicas=20, metrics_interval_s=1, look_back_period_s=10, upscale_delay_s=2
     ),
 )
+BY_LATENCY = replace(
+    SENTIMENT,
+    autoscaling=AutoscalingConfig(
+        min_replicas=1,
+        max_replicas=20,
+        target_latency_p99_s=0.5,
+        schedule=[ScheduleEntry(cron="50 19 * * *", duration_s=1800, min_replicas=7)],
+    ),
+)
 CHARTS = {
+    "simulated-day-by-latency": (BY_LATENCY, day(200.0)),
     "simulated-day": (SENTIMENT, day(200.0)),
     "simulated-steps": (SENTIMENT, steps(200.0)),
     "simulated-steps-quicker": (QUICKER, steps(200.0)),

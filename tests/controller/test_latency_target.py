@@ -280,7 +280,7 @@ def level(value_at: Callable[[float], float], ongoing: float, first: int) -> lis
         target_latency_p99_s=None, target_metrics={"ttft_s": {"target": 0.5, "kind": "level"}}, max_replicas=200
     )
     state, now, replicas, found = AutoscalingState(), 0.0, first, []
-    for _ in range(340):  # less than a limit is remembered for
+    for _ in range(340):
         now += 10
         decision = decide(
             options,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from headrace.config.latency_sketch import merged, sketch_of
 from headrace.config.spec import DeploymentTargets, Load, ReportLoadRequest
 from headrace.router import router as router_module
 from headrace.router.load_reporter import LoadReporter
@@ -24,6 +26,7 @@ class Controller:
         self.closed = False
         self.deaf = False
         self.reports: list[dict[str, Load]] = []
+        self.latencies: list[dict[int, int]] = []
         self.news = asyncio.Event()
 
     async def call(self, method: str, body: ReportLoadRequest, timeout_s: float) -> None:
@@ -31,6 +34,7 @@ class Controller:
         if self.deaf:
             raise ConnectionLost("gone")
         self.reports.append(body.loads)
+        self.latencies += body.latencies.values()
         self.news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -130,3 +134,24 @@ async def test_deployments_of_a_fixed_size_are_not_told_of(told: Told) -> None:
     await told.controller.until(lambda: told.loads == [Load(queued=1)])
     told.update(targets({}), interval_s=None)
     assert told.router.on_starving is None
+
+
+async def test_latencies_are_told_once_and_only_where_they_are_asked_for(told: Told) -> None:
+    replicas = targets({"a": 9})
+    told.update(replicas, interval_s=0.01)
+    link = told.router._links["a"]
+    assert isinstance(link, FakeLink)
+    link.connect()
+    assert told.submit().submitted_at == 0
+    replicas.latency_target_s = 0.001
+    told.update(replicas, interval_s=0.01)
+    answered, given_up, quickly = (told.submit(number) for number in (2, 3, 4))
+    answered.submitted_at -= 2.0
+    answered.on_response(0, bytes(4), b"")
+    given_up.submitted_at -= 5.0
+    given_up.cancel()
+    quickly.submitted_at = time.monotonic() + 1.0
+    quickly.cancel()  # sooner than it is expected: says nothing
+    await told.controller.until(lambda: bool(told.controller.latencies))
+    assert told.controller.latencies == [merged((sketch_of([2.0]), sketch_of([5.0])))]
+    told.reporter.close()

@@ -40,8 +40,8 @@ RATE_SLACK = 1.1
 FASTEST = 2.0
 """Requests under way ask for no more than so many times the replicas that are wanted: a backlog is gone soon."""
 
-REMEMBERED_S = 3600.0
-"""For how long a limit that was not met again is believed. Requests change over the day."""
+REMEMBERED_S = 24 * 3600.0
+"""For how long a limit that was not met again is believed. To try it anew costs a moment in which the target breaks."""
 
 
 class ReplicaLimit(msgspec.Struct, frozen=True):
