@@ -24,6 +24,7 @@ Collect = Callable[[], "Iterable[Metric]"]
 
 _own: list[tuple[Collect, bool]] = []
 _users: list[CollectorRegistry] = []
+_told: set[str] = set()
 
 
 def add_collector(collect: Collect, labelled: bool = False) -> None:
@@ -63,4 +64,7 @@ def _rendered(collect: Collect, prefix: str, labels: dict[str, str]) -> Iterator
             if family is not None:
                 yield family
     except Exception as error:
-        logger.warning("metrics of %r are left out: %s: %s", collect, type(error).__name__, error)
+        problem = f"metrics of {collect!r} are left out: {type(error).__name__}: {error}"
+        if problem not in _told:  # not at every scrape
+            _told.add(problem)
+            logger.warning("%s", problem)
