@@ -34,6 +34,44 @@ class EngineRequest:
     priority: int = 0
 
 
+class TokenUsage(Protocol):
+    """How many tokens an answer took. An engine counts while it answers; read when the answer has ended, whichever
+    way."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the prompt, or of all prompts."""
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all choices."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that the KV cache had already."""
+
+    @property
+    def failed(self) -> bool:
+        """The engine gave up on an answer that had begun, and said so in the stream."""
+
+
+@dataclass(slots=True)
+class AnswerTimes:
+    """When an answer was made, by `time.time()` of the replica's machine; 0 for what has not happened.
+
+    Attributes:
+        asked_at: the engine was asked.
+        first_at: its first piece was there.
+        last_at: its last piece was there.
+        tokens: that the answer has.
+    """
+
+    asked_at: float
+    first_at: float = 0.0
+    last_at: float = 0.0
+    tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
     """An answer: all of it, or its parts as they come.
@@ -44,12 +82,16 @@ class EngineResponse:
             generator ends the generation at once and frees what it held.
         media_type: "application/json" or "text/event-stream".
         headers: more of them, such as `retry-after`.
+        usage: what the answer takes; None where the engine does not count, or there are no tokens.
+        times: of a streamed answer, filled in by the server around the engine; an engine leaves it None.
     """
 
     status: int
     body: bytes | AsyncGenerator[bytes, None]
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    usage: TokenUsage | None = None
+    times: AnswerTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +119,7 @@ class ModelInfo:
         paths: of the API that this engine answers for this model: "/v1/chat/completions", "/v1/embeddings", …
         weights_bytes: memory that the weights take; None where unknown.
         engine: its name: "vllm", "transformers", "llamacpp", "simulated".
+        max_num_seqs: answers that it generates at a time; None where it does not say.
     """
 
     model_id: str
@@ -84,6 +127,7 @@ class ModelInfo:
     paths: frozenset[str]
     weights_bytes: int | None
     engine: str
+    max_num_seqs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,14 +78,14 @@ async def answer_messages(chat: ChatEndpoint, request: EngineRequest) -> EngineR
         return _error_answer(error)
     stream = MessageStream(f"msg_{request.request_id}", fields.model or "")
     if not isinstance(answer.body, bytes):
-        return EngineResponse(200, _events(answer.body, stream), "text/event-stream")
+        return EngineResponse(200, _events(answer.body, stream), "text/event-stream", usage=answer.usage)
     whole = msgspec.json.decode(answer.body)
     stream.message["model"] = whole["model"]
     (choice,) = whole["choices"]
     calls = choice["message"].get("tool_calls") or ()
     stream.delta({"content": choice["message"]["content"], "tool_calls": calls})
     stream.end(choice, whole["usage"])
-    return EngineResponse(200, msgspec.json.encode(stream.message))
+    return EngineResponse(200, msgspec.json.encode(stream.message), usage=answer.usage)
 
 
 async def _events(body: AsyncGenerator[bytes, None], stream: MessageStream) -> AsyncGenerator[bytes, None]:

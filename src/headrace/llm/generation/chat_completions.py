@@ -40,6 +40,11 @@ class ChatCompletion:
         self._choices: list[ChatChoice] = []
         self._usage = Usage(0)
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        return self._usage
+
     async def begin(self, engine: TokenEngine, priority: int) -> ChoiceSteps:
         """Check everything, and start to generate.
 
@@ -126,7 +131,7 @@ class ChatCompletion:
             "choices": [self._as_json(choice) for choice in self._choices],
             "usage": self._usage.as_json(),
         }
-        return EngineResponse(200, msgspec.json.encode(answer))
+        return EngineResponse(200, msgspec.json.encode(answer), usage=self._usage)
 
     def _as_json(self, choice: ChatChoice) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": choice.content, "refusal": None}
@@ -181,6 +186,7 @@ class ChatCompletion:
                     if ready:
                         yield ready
         except GenerationFailedError as error:
+            self._usage.failed = True
             yield b"data: " + engine_failure(error).as_json() + b"\n\n" + DONE
 
 
@@ -195,5 +201,5 @@ async def answer_chat(engine: TokenEngine, model: TokenModel, request: EngineReq
     chat = ChatCompletion(fields, model, request.request_id)
     steps = await chat.begin(engine, request.priority)
     if fields.stream:
-        return EngineResponse(200, chat.stream(steps), "text/event-stream")
+        return EngineResponse(200, chat.stream(steps), "text/event-stream", usage=chat.usage)
     return await chat.whole(steps)

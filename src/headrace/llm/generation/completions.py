@@ -40,6 +40,11 @@ class Completion:
         self._choices: list[CompletionChoice] = []
         self._usage = Usage(0)
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        return self._usage
+
     async def begin(self, engine: TokenEngine, priority: int) -> ChoiceSteps:
         """Check everything, and start to generate.
 
@@ -110,7 +115,9 @@ class Completion:
         self._usage.completion_tokens = sum(choice.answer_tokens for choice in self._choices)
         choices = [choice.as_json() for choice in self._choices]
         return EngineResponse(
-            200, msgspec.json.encode({**self._head, "choices": choices, "usage": self._usage.as_json()})
+            200,
+            msgspec.json.encode({**self._head, "choices": choices, "usage": self._usage.as_json()}),
+            usage=self._usage,
         )
 
     async def stream(self, steps: ChoiceSteps) -> AsyncGenerator[bytes, None]:
@@ -147,6 +154,7 @@ class Completion:
                     if ready:
                         yield ready
         except GenerationFailedError as error:
+            self._usage.failed = True
             yield b"data: " + engine_failure(error).as_json() + b"\n\n" + DONE
 
 
@@ -178,5 +186,5 @@ async def answer_completion(engine: TokenEngine, model: TokenModel, request: Eng
     completion = Completion(fields, model, request.request_id)
     steps = await completion.begin(engine, request.priority)
     if fields.stream:
-        return EngineResponse(200, completion.stream(steps), "text/event-stream")
+        return EngineResponse(200, completion.stream(steps), "text/event-stream", usage=completion.usage)
     return await completion.whole(steps)

@@ -17,6 +17,7 @@ from headrace.llm.generation.prompt_tokens import encoded, truncated
 from headrace.llm.generation.request_error import RequestError, context_too_long
 from headrace.llm.generation.request_fields import EmbeddingRequest, parse
 from headrace.llm.generation.token_engine import TokenEngine, TokenModel
+from headrace.llm.generation.usage import Usage
 
 
 async def answer_embeddings(engine: TokenEngine, model: TokenModel, request: EngineRequest) -> EngineResponse:
@@ -58,7 +59,7 @@ async def answer_embeddings(engine: TokenEngine, model: TokenModel, request: Eng
         "data": data,
         "usage": {"prompt_tokens": count, "total_tokens": count},
     }
-    return EngineResponse(200, msgspec.json.encode(answer))
+    return EngineResponse(200, msgspec.json.encode(answer), usage=Usage(count))
 
 
 def _cut(vector: list[float], dimensions: int | None) -> list[float]:

@@ -123,7 +123,7 @@ async def answer_responses(chat: ChatEndpoint, request: EngineRequest) -> Engine
         return answer
     stream = ResponseStream(_frame(fields, request.request_id))
     if not isinstance(answer.body, bytes):
-        return EngineResponse(200, _events(answer.body, stream), "text/event-stream")
+        return EngineResponse(200, _events(answer.body, stream), "text/event-stream", usage=answer.usage)
     whole = msgspec.json.decode(answer.body)
     stream.response["model"] = whole["model"]
     (choice,) = whole["choices"]
@@ -131,7 +131,7 @@ async def answer_responses(chat: ChatEndpoint, request: EngineRequest) -> Engine
     calls = [{**call, "index": index} for index, call in enumerate(message.get("tool_calls") or ())]
     stream.delta({"content": message["content"], "tool_calls": calls})
     stream.end(choice["finish_reason"], whole["usage"])
-    return EngineResponse(200, msgspec.json.encode(stream.response))
+    return EngineResponse(200, msgspec.json.encode(stream.response), usage=answer.usage)
 
 
 async def _events(body: AsyncGenerator[bytes, None], stream: ResponseStream) -> AsyncGenerator[bytes, None]:

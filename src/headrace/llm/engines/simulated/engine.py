@@ -34,6 +34,7 @@ from headrace.llm.engines.simulated.text import Answer, count_tokens, text_of, t
 from headrace.llm.generation.anthropic_messages import answer_count_tokens, answer_messages
 from headrace.llm.generation.request_error import RequestError
 from headrace.llm.generation.responses import answer_responses
+from headrace.llm.generation.usage import Usage
 
 EVENT_STREAM = "text/event-stream"
 
@@ -73,7 +74,9 @@ class SimulatedEngine:
         for step in range(steps):
             report(LoadingProgress("loading nothing (simulated engine)", (step + 1) / steps, 0))
             await asyncio.sleep(settings.loading_s / steps)
-        return ModelInfo(self._model_id, settings.max_model_len, frozenset(self._paths), 0, "simulated")
+        return ModelInfo(
+            self._model_id, settings.max_model_len, frozenset(self._paths), 0, "simulated", settings.max_num_seqs
+        )
 
     async def respond(self, request: EngineRequest) -> EngineResponse:
         """Answer; a wrong request gets a response with status 4xx."""
@@ -169,8 +172,9 @@ class SimulatedEngine:
         completion_tokens = sum(answer.length for answer in answers)
         if request.stream:
             options = request.stream_options
-            usage = (prompt_tokens, completion_tokens) if options is not None and options.include_usage else None
-            return EngineResponse(200, self._stream(events, answers, reasons, usage), EVENT_STREAM)
+            told = (prompt_tokens, completion_tokens) if options is not None and options.include_usage else None
+            usage = Usage(prompt_tokens)
+            return EngineResponse(200, self._stream(events, answers, reasons, told, usage), EVENT_STREAM, usage=usage)
         await self._turn()
         try:
             settings = self._settings
@@ -179,18 +183,24 @@ class SimulatedEngine:
         finally:
             self._end_turn()
         texts = [answer.text() for answer in answers]
-        return EngineResponse(200, events.whole(texts, reasons, prompt_tokens, completion_tokens))
+        whole = events.whole(texts, reasons, prompt_tokens, completion_tokens)
+        return EngineResponse(200, whole, usage=Usage(prompt_tokens, completion_tokens))
 
     async def _stream(
-        self, events: Events, answers: Sequence[Answer], reasons: Sequence[str], usage: tuple[int, int] | None
+        self,
+        events: Events,
+        answers: Sequence[Answer],
+        reasons: Sequence[str],
+        told: tuple[int, int] | None,
+        usage: Usage,
     ) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
+        sent = 0
         await self._turn()
         try:
             settings = self._settings
             pace = Pace.joining(clock(), settings.time_to_first_token_s, settings.time_per_output_token_s)
             longest = max(answer.length for answer in answers)
-            sent = 0
             pieces = [events.begin(index) for index in range(len(answers))]
             while sent < longest:
                 delay_s = pace.time_of(sent) - clock()
@@ -204,11 +214,12 @@ class SimulatedEngine:
                         pieces.append(events.end(index, reasons[index]))
                 sent = due
                 if sent >= longest:
-                    pieces.append(events.done(usage))
+                    pieces.append(events.done(told))
                 if pieces:
                     yield b"".join(pieces)
                     pieces = []
         finally:
+            usage.completion_tokens = sum(min(sent, answer.length) for answer in answers)
             self._end_turn()
 
     async def _turn(self) -> None:
