@@ -40,6 +40,8 @@ class Connection:
         return Outcome(began, time.monotonic(), status)
 
     async def _get(self) -> int:
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # the server has closed it, as it does with those that are idle for long
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
