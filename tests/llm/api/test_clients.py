@@ -163,7 +163,7 @@ def test_limits_of_tokens_go_by_what_answers_used(run: Run) -> None:
 async def test_an_overloaded_model_is_a_rate_limit_where_so_configured(run: Run) -> None:
     limits = {"max_ongoing_requests": 1, "max_queued_requests": 1}
     config = {"backpressure_config": {"status_code": 429, "retry_after_s": 7}}
-    url = run(behind_front(model(options={**limits, **config}, time_per_output_token_s=600)))
+    url = run(behind_front(model(options={**limits, **config}, time_per_output_token_s=0.05, answer_tokens=10_000)))
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         begun = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
         asking = [asyncio.ensure_future(client.chat.completions.create(model=MODEL, messages=HELLO)) for _ in range(2)]
