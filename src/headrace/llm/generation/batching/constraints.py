@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from headrace.llm.generation.token_engine import ConstraintError, ConstraintKind, OutputConstraint
 
 _ALL_KINDS: frozenset[ConstraintKind] = frozenset({"json_schema", "regex", "lark"})
+
+_COMPILED_KEPT = 32
 
 
 class Constraints:
@@ -28,6 +31,7 @@ class Constraints:
         self.kinds = _ALL_KINDS if possible and find_spec("llguidance") is not None else frozenset()
         self._read_vocabulary = read_vocabulary
         self._tokenizer: Any = None
+        self._compiled: OrderedDict[OutputConstraint, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def matcher(self, constraint: OutputConstraint) -> Any:
@@ -36,11 +40,23 @@ class Constraints:
         Raises:
             ConstraintError: the constraint is wrong, or uses what is not supported.
         """
-        from llguidance import LLMatcher
-
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = self._read_vocabulary()
+            compiled = self._compiled.get(constraint)
+        if compiled is None:
+            compiled = self._compile(constraint)
+        with self._lock:
+            # Clients ask with the same schema again and again.
+            self._compiled[constraint] = compiled
+            self._compiled.move_to_end(constraint)
+            if len(self._compiled) > _COMPILED_KEPT:
+                self._compiled.popitem(last=False)
+            return compiled.deep_copy()
+
+    def _compile(self, constraint: OutputConstraint) -> Any:
+        from llguidance import LLMatcher
+
         try:
             if constraint.kind == "json_schema":
                 grammar = LLMatcher.grammar_from_json_schema(constraint.source)

@@ -147,6 +147,9 @@ class ModelWorker:
     def _do_tasks(self) -> None:
         """All that is to do between two steps; waits for something where nothing runs."""
         idle = self._asleep or not self._scheduler.busy
+        if not self._scheduler.running:
+            # The batch was as long as its longest request; the next one may be short.
+            self._runner.release()
         while not self._stopped:
             try:
                 task = self._tasks.get(block=idle)
