@@ -17,6 +17,7 @@ state, which belongs to no request.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import threading
@@ -35,6 +36,8 @@ from headrace.router.context import current
 from headrace.router.replica_context import ReplicaContext, current_replica
 
 __all__ = ["Counter", "Gauge", "Histogram"]
+
+logger = logging.getLogger("headrace.metrics")
 
 _REPLICA_TAGS = ("application", "deployment", "replica")
 _ROUTE = "route"
@@ -245,6 +248,27 @@ class Gauge(_Metric[prometheus_client.Gauge]):
         """
         if value is not None:
             self._at(tags).set(self._number(value))
+
+    def set_function(self, function: Callable[[], float], tags: Mapping[str, str] | None = None) -> None:
+        """Have the series of `tags` tell what `function` returns, asked at each scrape in place of `set`.
+
+        Args:
+            function: called on the scrape's thread, not the event loop's; returns `nan` where there is nothing to tell,
+                and counts as such where it raises.
+            tags: as in `set`.
+
+        Raises:
+            ConfigError: a tag has no value or is none of `tag_keys`.
+        """
+
+        def ask() -> float:
+            try:
+                return self._number(function())
+            except Exception as error:  # the others are to be told all the same
+                logger.warning("%s: its function raised %s: %s", self._title, type(error).__name__, error)
+                return math.nan
+
+        self._at(tags).set_function(ask)
 
 
 class Histogram(_Metric[prometheus_client.Histogram]):

@@ -28,6 +28,7 @@ class Seen:
     def __init__(self) -> None:
         self.first = 0
         self.ended = 0
+        self.error: BaseException | None = None
 
     def watch(self, pieces: AsyncGenerator[bytes, None]) -> WatchedStream:
         return WatchedStream(pieces, self._first, self._end)
@@ -35,8 +36,9 @@ class Seen:
     def _first(self) -> None:
         self.first += 1
 
-    def _end(self) -> None:
+    def _end(self, error: BaseException | None) -> None:
         self.ended += 1
+        self.error = error
 
 
 async def test_a_watched_stream_tells_its_first_piece_and_its_end_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -56,6 +56,12 @@ class LLMConfig(ConfigModel):
             `stream_batching_interval_ms` is taken and not needed: tokens are never held back to be sent together.
         log_engine_metrics: the engine measures itself.
         callback_config: code to run around the start of the engine.
+        max_waiting_requests: requests that may wait in a replica behind those that its engine generates; more are
+            refused at once with status 503, except those of batches. None for four times as many as it generates at a
+            time, and at least 256; -1 for any number.
+        warmup: a replica answers a short request of each kind before it counts as started.
+        sleep_endpoints: `POST /sleep`, `POST /wake_up` and `GET /is_sleeping` are there, as in vLLM's development
+            mode. Whoever may ask the model may use them. Only for a model with one replica.
     """
 
     title: ClassVar[str] = "wrong LLMConfig"
@@ -73,6 +79,9 @@ class LLMConfig(ConfigModel):
     experimental_configs: dict[str, Any] = Field(default_factory=dict)
     log_engine_metrics: Flag = True
     callback_config: CallbackConfig = Field(default_factory=CallbackConfig)
+    max_waiting_requests: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    warmup: Flag = True
+    sleep_endpoints: Flag = False
 
     if TYPE_CHECKING:
         # Both forms, for type checkers, which know only of the fields.
@@ -94,6 +103,9 @@ class LLMConfig(ConfigModel):
             experimental_configs: Mapping[str, Any] = ...,
             log_engine_metrics: bool = ...,
             callback_config: CallbackConfig | Mapping[str, Any] = ...,
+            max_waiting_requests: int | None = ...,
+            warmup: bool = ...,
+            sleep_endpoints: bool = ...,
             **engine_arguments: Any,
         ) -> None: ...
 

@@ -8,9 +8,11 @@ from typing import Any
 import headrace as serve
 from headrace.llm.adapters import known_adapters
 from headrace.llm.api import ApiKey, HandleBackend, HandleLimiter, create_front
+from headrace.llm.api.asgi import ASGIApp
 from headrace.llm.batch.routes import BatchRoutes
 from headrace.llm.config import LLMConfig
 from headrace.llm.server_options import scales_to_zero
+from headrace.llm.sleep_routes import HandleSleeper, sleep_mounts
 
 
 @serve.ingress()
@@ -37,10 +39,16 @@ class LLMIngress:
     ) -> None:
         self._api_keys = api_keys
         self._limiter = None if limiter is None else HandleLimiter(limiter)
-        self._mounts: dict[str, BatchRoutes] = {}
+        self._mounts: dict[str, ASGIApp] = {}
         if batches is not None:
             routes = BatchRoutes(batches, max_batch_file_bytes)
             self._mounts = {"/v1/files": routes, "/v1/batches": routes}
+        sleepers = {
+            model_id: HandleSleeper(handle)
+            for model_id, handle in llm_deployments.items()
+            if llm_configs[model_id].sleep_endpoints
+        }
+        self._mounts |= sleep_mounts(sleepers) if sleepers else {}
         self._backends = {
             model_id: HandleBackend(
                 handle,

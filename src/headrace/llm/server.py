@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,11 @@ from headrace.llm.engines.protocol import (
 )
 from headrace.llm.latency_window import LatencyWindow
 from headrace.llm.method_requests import PATHS, answer_of, request_body
-from headrace.llm.server_options import batch_places, server_name, server_options
+from headrace.llm.metrics_answers import AnswerMetrics, AnswerRecord, outcome_of
+from headrace.llm.refusals import asleep_response, overloaded_response
+from headrace.llm.server_options import batch_places, most_under_way, server_name, server_options
+from headrace.llm.sleep_routes import sleep_mounts
+from headrace.llm.warm_up import warm_up
 from headrace.llm.watched_stream import WatchedStream
 
 logger = logging.getLogger("headrace.llm")
@@ -54,7 +59,8 @@ class LLMServer:
         self._llm_config = config
         self._latencies = LatencyWindow()
         self._gate = PriorityGate(batch_places(config))
-        self._asleep = False
+        self._awake = asyncio.Event()
+        self._awake.set()
         lora = config.lora_config
         self._adapters = None if lora is None else HeldAdapters(config.model_id, lora.max_num_adapters_per_replica)
         callbacks = Callbacks(config.callback_config, config)
@@ -63,10 +69,15 @@ class LLMServer:
         began = time.monotonic()
         try:
             self.model_info = await self.engine.start(self._report_progress)
+            if config.warmup:
+                await warm_up(self.engine, self.model_info, self._report_progress)
             await callbacks.run("on_after_node_init")
         except BaseException:
             await self.engine.stop()
             raise
+        self._most_under_way = most_under_way(config, self.model_info)
+        self._metrics = AnswerMetrics(config.model_id, self.model_info.paths)
+        self._metrics.watch(self.engine.load)
         logger.info("model %s is ready after %.1f s", config.model_id, time.monotonic() - began)
 
     @classmethod
@@ -102,30 +113,76 @@ class LLMServer:
 
     def __serve_build_asgi_app__(self) -> Any:
         backend = LocalBackend(self.answer, self.check_ready, self.model_info, known_adapters(self._llm_config))
-        return create_front({self._llm_config.model_id: backend})
+        mounts = sleep_mounts({self._llm_config.model_id: self}) if self._llm_config.sleep_endpoints else None
+        return create_front({self._llm_config.model_id: backend}, mounts=mounts)
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
         """Answer in this process. Closing the body's generator ends the generation."""
-        if request.priority > 0:
-            await self._gate.enter_behind()
-        else:
-            self._gate.enter()
+        record = self._metrics.begin(request)
+        try:
+            refusal = await self._enter(request, record)
+        except asyncio.CancelledError:
+            record.ended("cancelled")
+            raise
+        if refusal is not None:
+            return refusal
         streams = False
         try:
+            record.asked()
             response = await self.engine.respond(request)
             if self._adapters is not None and response.status < 400:
                 adapter_id = self._adapters.asked_for(request.body)
                 if adapter_id:
+                    record.adapter = adapter_id.removeprefix(f"{self._llm_config.model_id}:")
                     await self._adapters.note(adapter_id)
+            record.usage = response.usage
             if isinstance(response.body, bytes):
+                record.ended(outcome_of(response.status))
                 return response
             streams = True
+        except asyncio.CancelledError:
+            record.ended("cancelled")
+            raise
+        except Exception:
+            record.ended("error")
+            raise
         finally:
             if not streams:
                 self._gate.leave()
-        began = request.received_at or time.time()
-        pieces = WatchedStream(response.body, lambda: self._latencies.add(time.time() - began), self._gate.leave)
-        return EngineResponse(response.status, pieces, response.media_type, response.headers)
+        return replace(response, body=self._watched(response.body, record), times=record.times)
+
+    async def _enter(self, request: EngineRequest, record: AnswerRecord) -> EngineResponse | None:
+        """Take a place, or say why there is none: live requests do not wait here, those of batches do."""
+        if request.priority > 0:
+            await self._awake.wait()
+            await self._gate.enter_behind()
+            return None
+        if not self._awake.is_set():
+            record.ended("asleep")
+            return asleep_response(self._llm_config.model_id)
+        if self._most_under_way is not None and self._gate.under_way >= self._most_under_way:
+            record.ended("overloaded")
+            return overloaded_response(self._gate.under_way)
+        self._gate.enter()
+        return None
+
+    def _watched(self, pieces: AsyncGenerator[bytes, None], record: AnswerRecord) -> WatchedStream:
+        request, times = record.request, record.times
+
+        def first() -> None:
+            record.first()
+            if request.priority == 0:
+                self._latencies.add(times.first_at - (request.received_at or times.asked_at))
+
+        def end(error: BaseException | None) -> None:
+            self._gate.leave()
+            if error is None:
+                record.ended("finished")
+            else:
+                given_up = isinstance(error, GeneratorExit | asyncio.CancelledError)
+                record.ended("cancelled" if given_up else "error")
+
+        return WatchedStream(pieces, first, end)
 
     async def respond(self, request: EngineRequest) -> AsyncGenerator[AnswerItem, None]:
         """Answer through a handle with `stream=True`: the items of `headrace.llm.api.answer_items`."""
@@ -196,7 +253,7 @@ class LLMServer:
 
     async def check_health(self) -> None:
         """Raises if the model will not answer any more. A sleeping one will."""
-        if not self._asleep:
+        if self._awake.is_set():
             await self.engine.check_health()
 
     async def check_ready(self) -> None:
@@ -206,7 +263,7 @@ class LLMServer:
             HeadraceError: it sleeps.
             Exception: what the engine's own check raises.
         """
-        if self._asleep:
+        if not self._awake.is_set():
             raise HeadraceError(f"model {self._llm_config.model_id!r} sleeps; call wakeup()")
         await self.engine.check_health()
 
@@ -226,18 +283,25 @@ class LLMServer:
     # Sleep.
 
     async def sleep(self, level: int = 1) -> None:
-        """Free the model's memory: 1 keeps the weights in main memory, 2 drops them too."""
-        await self.engine.sleep(level)
-        self._asleep = True
+        """Free the model's memory: 1 keeps the weights in main memory, 2 drops them too. Live requests are refused from
+        now on, those of batches wait."""
+        awake = self._awake.is_set()
+        self._awake.clear()  # first, so that nothing begins with a model that falls asleep
+        try:
+            await self.engine.sleep(level)
+        except BaseException:
+            if awake:
+                self._awake.set()
+            raise
 
     async def wakeup(self) -> None:
         """Be as before `sleep`."""
         await self.engine.wake()
-        self._asleep = False
+        self._awake.set()
 
     async def is_sleeping(self) -> bool:
         """Whether it was put to sleep."""
-        return self._asleep
+        return not self._awake.is_set()
 
     async def __del__(self) -> None:
         engine = getattr(self, "engine", None)

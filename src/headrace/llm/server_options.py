@@ -13,6 +13,7 @@ from headrace.exceptions import ConfigError
 from headrace.llm.config import LLMConfig
 from headrace.llm.config_accelerators import Kind, kind_of_type
 from headrace.llm.engines import check_installed, engine_named
+from headrace.llm.engines.protocol import ModelInfo
 from headrace.llm.parallelism import ParallelSizes, ReplicaPlacement, hardware_kind, place_replica
 
 logger = logging.getLogger("headrace.llm")
@@ -53,6 +54,11 @@ def server_options(config: LLMConfig) -> dict[str, Any]:
         raise ConfigError(f"lora_config: the engine '{engine.name}' has no adapters; remove it, or use 'vllm'")
     options = {**DEFAULTS, **config.deployment_config}
     options.pop("name", None)
+    if config.sleep_endpoints and (options.get("num_replicas", 1) != 1 or options.get("autoscaling_config")):
+        raise ConfigError(
+            "sleep_endpoints: a request to sleep reaches one replica only; remove num_replicas and autoscaling_config "
+            "from deployment_config, or this"
+        )
     scaling = options.get("autoscaling_config")
     if scaling is not None:
         options["autoscaling_config"] = _scaling(scaling, config)
@@ -98,6 +104,7 @@ def for_the_front(config: LLMConfig) -> LLMConfig:
         llm_engine=config.llm_engine,
         lora_config=config.lora_config,
         deployment_config=sleeps,
+        sleep_endpoints=config.sleep_endpoints,
     )
 
 
@@ -162,3 +169,17 @@ def batch_places(config: LLMConfig) -> int:
     batch stays free for live ones."""
     places = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
     return max(1, int(_BATCH_SHARE * int(places)))
+
+
+_WAITING_PER_PLACE = 4
+_FEWEST_WAITING = 256
+
+
+def most_under_way(config: LLMConfig, info: ModelInfo) -> int | None:
+    """How many requests may be under way in a replica for a live one to begin: those that the engine generates at a
+    time, and `max_waiting_requests` that wait behind them. None for any number."""
+    waiting = config.max_waiting_requests
+    if waiting == -1:
+        return None
+    places = info.max_num_seqs or int(config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS))
+    return places + (max(_WAITING_PER_PLACE * places, _FEWEST_WAITING) if waiting is None else waiting)

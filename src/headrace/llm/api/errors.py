@@ -19,6 +19,9 @@ from headrace.exceptions import (
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that went away before its answer."""
 
+OVERLOADED_HEADER = "x-headrace-overloaded"
+"""Of answers of a replica that has too many requests: another one may have room."""
+
 _OPENAI_TYPES = {429: "rate_limit_error", 408: "timeout_error", 503: "service_unavailable_error"}
 
 _ANTHROPIC_TYPES = {

@@ -35,6 +35,7 @@ from headrace.llm.api.request_body import read_body, unless_disconnected
 from headrace.llm.api.request_fields import read_fields
 from headrace.llm.api.token_usage import TokenCount, estimated_tokens
 from headrace.llm.engines.protocol import EngineRequest
+from headrace.llm.metrics_overhead import OverheadMetrics
 from headrace.llm.routing.routing_hint import MAX_PREFIX_BYTES, RoutingHint
 
 logger = logging.getLogger("headrace.llm")
@@ -101,6 +102,7 @@ class Front:
         self._limiter = limiter
         self._max_body_bytes = max_body_bytes
         self._mounts = mounts
+        self._overhead = OverheadMetrics()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -173,7 +175,7 @@ class Front:
         limiter = self._limiter
         if key is None or limiter is None or not key.limited:
             request = EngineRequest(path, body, request_id, passed, received_at, priority)
-            await _respond(backend, request, affinity, send, None, [])
+            await self._respond(backend, request, affinity, send, None, [])
             return
         verdict = await limiter.reserve(key, estimated_tokens(path, fields))
         if verdict.wait_s:
@@ -182,7 +184,7 @@ class Front:
         body = body if count is None else count.body
         request = EngineRequest(path, body, request_id, passed, received_at, priority)
         try:
-            await _respond(backend, request, affinity, send, count, raw_headers(verdict.headers))
+            await self._respond(backend, request, affinity, send, count, raw_headers(verdict.headers))
         except Exception:
             if count is not None:
                 count.whole(b"", 500)
@@ -190,6 +192,56 @@ class Front:
         finally:
             if count is not None:
                 limiter.settle(key, verdict.reserved, count.used)
+
+    async def _respond(
+        self,
+        backend: Backend,
+        request: EngineRequest,
+        affinity: Affinity,
+        send: Send,
+        count: TokenCount | None,
+        extra: RawHeaders,
+    ) -> None:
+        """Pass an answer on. What goes wrong once it has begun is told in the stream, as its last event."""
+        stream: AsyncGenerator[bytes, None] | None = None
+        begun = False
+        try:
+            async with _deadline():
+                response = await backend.respond(request, affinity)
+                body = response.body
+                if isinstance(body, bytes):
+                    if count is not None:
+                        count.whole(body, response.status)
+                    await send_whole(send, response, body, request, extra)
+                    return
+                stream = body
+                # What goes wrong before there is anything to send can still be told by the status.
+                piece = await anext(stream, b"")
+                begun = True
+                times = response.times
+                await start_stream(send, response, extra)
+                if count is None:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    first_at = time.time()
+                    async for piece in stream:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                else:
+                    await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
+                    first_at = time.time()
+                    async for piece in stream:
+                        await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
+                if times is not None:
+                    model_id = "" if backend.info is None else backend.info.model_id
+                    tags = {"model": model_id, "adapter": affinity.adapter_id.removeprefix(f"{model_id}:")}
+                    self._overhead.sent(request, times, tags, first_at, time.time())
+        except Exception as exception:
+            if not begun:
+                raise
+            await send({"type": "http.response.body", "body": _broken_off(exception, request), "more_body": True})
+        finally:
+            if stream is not None:
+                await stream.aclose()
+        await send({"type": "http.response.body", "body": b""})
 
     # Everything else.
 
@@ -259,49 +311,6 @@ def create_front(
     if limiter is None and any(key.limited for key in api_keys):
         limiter = LocalLimiter(api_keys)
     return Front(backends, KeyRing(api_keys) if api_keys else None, limiter, max_body_bytes, mounts or {})
-
-
-async def _respond(
-    backend: Backend,
-    request: EngineRequest,
-    affinity: Affinity,
-    send: Send,
-    count: TokenCount | None,
-    extra: RawHeaders,
-) -> None:
-    """Pass an answer on. What goes wrong once it has begun is told in the stream, as its last event."""
-    stream: AsyncGenerator[bytes, None] | None = None
-    begun = False
-    try:
-        async with _deadline():
-            response = await backend.respond(request, affinity)
-            body = response.body
-            if isinstance(body, bytes):
-                if count is not None:
-                    count.whole(body, response.status)
-                await send_whole(send, response, body, request, extra)
-                return
-            stream = body
-            # What goes wrong before there is anything to send can still be told by the status.
-            piece = await anext(stream, b"")
-            begun = True
-            await start_stream(send, response, extra)
-            if count is None:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                async for piece in stream:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            else:
-                await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
-                async for piece in stream:
-                    await send({"type": "http.response.body", "body": count.piece(piece), "more_body": True})
-    except Exception as exception:
-        if not begun:
-            raise
-        await send({"type": "http.response.body", "body": _broken_off(exception, request), "more_body": True})
-    finally:
-        if stream is not None:
-            await stream.aclose()
-    await send({"type": "http.response.body", "body": b""})
 
 
 def _deadline() -> Any:

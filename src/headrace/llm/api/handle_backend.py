@@ -7,17 +7,21 @@ them into the answer again. An answer that is there at once is one item.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from headrace import DeploymentHandle, DeploymentResponseGenerator
 from headrace.exceptions import BackPressureError, DeploymentUnavailableError, HeadraceError, RequestTimeoutError
 from headrace.llm.api.backend import Affinity
-from headrace.llm.engines.protocol import EngineRequest, EngineResponse, ModelInfo
+from headrace.llm.api.errors import OVERLOADED_HEADER
+from headrace.llm.engines.protocol import AnswerTimes, EngineRequest, EngineResponse, ModelInfo
 
-AnswerItem = tuple[int, str, Mapping[str, str], bytes | None] | bytes
-"""The first item: status, media type, headers, and the body where all of it is there. Bytes follow where it is not.
-A plain tuple, since it is pickled for every request."""
+AnswerItem = tuple[int, str, Mapping[str, str], bytes | None, float, float] | bytes | tuple[float, int]
+"""The first item: status, media type, headers, the body where all of it is there, and of a stream the time when the
+engine was asked and that of its first piece (0 where nobody has taken it down). Bytes follow, and at last the time of
+the last piece and the number of tokens. Plain tuples, since they are pickled for every request."""
+
+_TRIES = 3
 
 _HEALTH_TIMEOUT_S = 1.0
 _REFRESH_TIMEOUT_S = 0.5
@@ -31,12 +35,20 @@ async def answer_items(answer: EngineResponse) -> AsyncGenerator[AnswerItem, Non
     """
     body = answer.body
     if isinstance(body, bytes):
-        yield answer.status, answer.media_type, answer.headers, body
+        yield answer.status, answer.media_type, answer.headers, body, 0.0, 0.0
         return
+    times = answer.times
     try:
-        yield answer.status, answer.media_type, answer.headers, None
+        # The head goes with the first piece, whose time it tells. Nobody has use for it before.
+        first = await anext(body, b"")
+        began = (0.0, 0.0) if times is None else (times.asked_at, times.first_at)
+        yield answer.status, answer.media_type, answer.headers, None, *began
+        if first:
+            yield first
         async for piece in body:
             yield piece
+        if times is not None:
+            yield times.last_at, times.tokens
     finally:
         await body.aclose()
 
@@ -90,9 +102,22 @@ class HandleBackend:
             session_id=affinity.session_id,
             routing_hint=affinity.hint,
         )
-        items: DeploymentResponseGenerator[Any] = handle.remote(request)
-        status, media_type, headers, body = await anext(items)
-        return EngineResponse(status, _Rest(items) if body is None else body, media_type, headers)
+        tries = _TRIES
+        while True:
+            items: DeploymentResponseGenerator[Any] = handle.remote(request)
+            try:
+                status, media_type, headers, body, asked_at, first_at = await anext(items)
+            except BaseException:
+                items.cancel()
+                raise
+            tries -= 1
+            if OVERLOADED_HEADER not in headers or not tries:
+                break
+            # It ran nothing, and where load is uneven, after a replica has joined, another one may have room.
+        if body is not None:
+            return EngineResponse(status, body, media_type, headers)
+        times = AnswerTimes(asked_at, first_at) if asked_at else None
+        return EngineResponse(status, _Rest(items, times), media_type, headers, times=times)
 
     async def check_health(self) -> None:
         """See `Backend`. A model whose replicas are all busy is healthy."""
@@ -106,17 +131,28 @@ class HandleBackend:
 
 
 class _Rest(AsyncGenerator[bytes, None]):
-    """The pieces that follow the head. No generator function: one frame less to go through for each piece."""
+    """The pieces that follow the head. No generator function: one that was never begun could not be closed.
 
-    def __init__(self, items: DeploymentResponseGenerator[Any]) -> None:
+    Args:
+        items: what the deployment streams.
+        times: filled in with what the last item tells.
+    """
+
+    def __init__(self, items: DeploymentResponseGenerator[Any], times: AnswerTimes | None) -> None:
         self._items = items
+        self._times = times
 
-    def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._items.__anext__()
+    async def __anext__(self) -> bytes:
+        item = await self._items.__anext__()
+        if item.__class__ is tuple:
+            if self._times is not None:
+                self._times.last_at, self._times.tokens = item
+            item = await self._items.__anext__()
+        piece: bytes = item
+        return piece
 
     async def asend(self, value: None) -> bytes:
-        piece: bytes = await self._items.__anext__()
-        return piece
+        return await self.__anext__()
 
     async def athrow(self, *error: Any) -> bytes:
         self._items.cancel()

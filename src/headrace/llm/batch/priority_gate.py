@@ -21,6 +21,11 @@ class PriorityGate:
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def under_way(self) -> int:
+        """How many requests have begun and not ended, live ones and those of batches."""
+        return self._under_way
+
     def enter(self) -> None:
         """A live request begins."""
         self._under_way += 1
