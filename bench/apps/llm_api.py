@@ -1,7 +1,8 @@
-"""What `bench.llm_layer` measures.
+"""What `bench.llm_layer` and `bench.llm_prefix` measure.
 
 python llm_api.py uvicorn PORT SETTINGS          the floor: Starlette on uvicorn, one event per token
 python llm_api.py direct|ingress PORT SETTINGS   Headrace with the simulated engine; SETTINGS is JSON
+python llm_api.py vllm PORT SETTINGS             Headrace with vLLM; SETTINGS has `model` and `router` too
 """
 
 # mypy: ignore-errors
@@ -46,9 +47,15 @@ def serve_headrace(how: str, port: int, settings: dict) -> None:
     import headrace as serve
     from headrace.llm import LLMConfig, LLMServer, build_openai_app
 
-    replicas = settings.pop("replicas", 1)
+    deployment = {"num_replicas": settings.pop("replicas", 1)}
+    loading = {"model_id": "m", "model_source": settings.pop("model", "m")}
+    if router := settings.pop("router", None):
+        deployment["request_router_config"] = {"request_router_class": router}
     config = LLMConfig(
-        model="m", llm_engine="simulated", engine_kwargs=settings, deployment_config={"num_replicas": replicas}
+        model_loading_config=loading,
+        llm_engine="vllm" if how == "vllm" else "simulated",
+        engine_kwargs=settings,
+        deployment_config=deployment,
     )
     serve.start(http_options={"port": port}, rest_options={"port": 0})
     if how == "direct":

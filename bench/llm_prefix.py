@@ -1,0 +1,123 @@
+"""What prefix routing gains: conversations of several turns on two vLLM replicas with prefix caching.
+
+    HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 python -m bench.llm_prefix [--conversations 16] [--turns 5]
+
+The same conversations, with the same random Llama, once by the default policy (power of two choices) and once by prefix.
+Each turn sends the whole conversation so far; turns of a conversation follow each other, conversations run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import processes
+from bench.llm_client import PATH, Answer, ask, chat_body
+from bench.peer import APPS, Request
+from bench.server import free_port, start_process, wait_for_status
+
+MODEL_ID = "m"
+START_TIMEOUT_S = 400.0
+ROUTERS = {"power of two choices": None, "by prefix": "headrace.llm.routing:PrefixAffinity"}
+
+
+@contextmanager
+def serving(model: Path, router: str | None) -> Iterator[int]:
+    """Two replicas; gives the port."""
+    scratch = Path(tempfile.mkdtemp(prefix="hb-"))
+    port = free_port()
+    settings = {
+        "model": str(model),
+        "replicas": 2,
+        "router": router,
+        "max_model_len": 2048,
+        "max_num_seqs": 32,
+        "enforce_eager": True,
+        "enable_prefix_caching": True,
+        "enable_prompt_tokens_details": True,
+    }
+    command = [sys.executable, str(APPS / "llm_api.py"), "vllm", str(port), json.dumps(settings)]
+    kept = ("HF_HUB_OFFLINE", "TORCHDYNAMO_DISABLE", "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND")
+    variables = {name: os.environ[name] for name in kept if name in os.environ}
+    leader = start_process(command, {**variables, "HEADRACE_SESSIONS": f"{scratch}/s"}, scratch)
+    try:
+        request = Request("POST", PATH, chat_body(MODEL_ID, "Hello", 4).decode())
+        wait_for_status(leader, port, request, START_TIMEOUT_S)
+        yield port
+    except Exception:
+        print((scratch / "server.log").read_text(errors="replace")[-3000:], file=sys.stderr)
+        raise
+    finally:
+        processes.end_all(leader)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def converse(port: int, number: int, turns: int) -> list[Answer]:
+    """One conversation. Its beginning is its own; a system message is shared by all."""
+    messages = [{"role": "system", "content": "You are the miller of a small mill and know all about water. " * 4}]
+    answers = []
+    for turn in range(turns):
+        said = " ".join(f"{(number * 7919 + turn * 31 + word * 104729) % 99991}" for word in range(20))
+        messages.append({"role": "user", "content": said})
+        answer = await ask(port, chat_body(MODEL_ID, messages, 16))
+        if answer.error is not None:
+            raise SystemExit(f"a request failed: {answer.error}")
+        answers.append(answer)
+        messages.append({"role": "assistant", "content": answer.text})
+    return answers
+
+
+async def trace(port: int, conversations: int, turns: int) -> list[Answer]:
+    """All conversations, a quarter of them at a time."""
+    places = asyncio.Semaphore(max(1, conversations // 4))
+
+    async def one(number: int) -> list[Answer]:
+        async with places:
+            return await converse(port, number, turns)
+
+    return [answer for answers in await asyncio.gather(*map(one, range(conversations))) for answer in answers[1:]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conversations", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--hidden-size", type=int, default=1024, help="of the random Llama (%(default)s)")
+    parser.add_argument("--layers", type=int, default=8, help="of the random Llama (%(default)s)")
+    arguments = parser.parse_args()
+    processes.adopt_orphans()
+    from tests.llm.tiny_llama import make_tiny_llama
+
+    table = Table("policy", "prompt tokens", "in the cache", "first token p50", "p90")
+    with tempfile.TemporaryDirectory(prefix="hb-model-") as folder:
+        sizes = {"hidden_size": arguments.hidden_size, "layers": arguments.layers, "vocabulary": 4096}
+        model = make_tiny_llama(Path(folder), **sizes)
+        for name, router in ROUTERS.items():
+            with serving(model, router) as port:
+                answers = asyncio.run(trace(port, arguments.conversations, arguments.turns))
+            prompt = sum(answer.prompt_tokens or 0 for answer in answers)
+            cached = sum(answer.cached_tokens or 0 for answer in answers)
+            first = [1000 * (answer.tokens[0] - answer.began) for answer in answers]
+            slow = statistics.quantiles(first, n=10)[-1]
+            table.add_row(
+                name, f"{prompt:,}", f"{cached / prompt:.1%}", f"{statistics.median(first):.0f} ms", f"{slow:.0f} ms"
+            )
+    Console(width=120, highlight=False).print(table)
+    print("turns after the first; the first has nothing to find but the system message")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
