@@ -2,8 +2,9 @@
 
     HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 python -m bench.llm_prefix [--conversations 16] [--turns 5]
 
-The same conversations, with the same random Llama, once by the default policy (power of two choices) and once by prefix.
-Each turn sends the whole conversation so far; turns of a conversation follow each other, conversations run side by side.
+The same conversations, with the same random Llama, once by the default policy (power of two choices) and once by
+prefix. Each turn sends the whole conversation so far; turns of a conversation follow each other, conversations run side
+by side.
 """
 
 from __future__ import annotations
