@@ -100,7 +100,7 @@ async def test_a_required_tool_is_called_even_by_a_random_model(engine: Transfor
     parameters = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]}
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
     _, answer = await ask(
-        engine, CHAT, messages=chat(), tools=tools, tool_choice="required", max_tokens=400, parallel_tool_calls=False
+        engine, CHAT, messages=chat(), tools=tools, tool_choice="required", max_tokens=600, parallel_tool_calls=False
     )
 
     (call,) = answer["choices"][0]["message"]["tool_calls"]

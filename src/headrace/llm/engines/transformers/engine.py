@@ -56,13 +56,16 @@ def load_model(model_id: str, source: str, settings: TransformersSettings, repor
     runner = (
         runner_for(model, settings.max_num_seqs, weights.max_model_len) if weights.generates else SeparateRunner(model)
     )
-    size = max(model.config.get_text_config().vocab_size, len(tokenizer))
+    # Ids beyond the embeddings would end more than their request: on a GPU, everything.
+    size = model.get_input_embeddings().num_embeddings
     device = model.device
 
     def read_vocabulary() -> Any:
         import llguidance.hf
 
-        return llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(weights.ends))
+        return llguidance.hf.from_tokenizer(
+            tokenizer, n_vocab=max(size, len(tokenizer)), eos_token=sorted(weights.ends)
+        )
 
     def free() -> None:
         # In main memory weights stay at both levels: reading them again would gain nothing that can be used meanwhile.

@@ -13,6 +13,8 @@ from headrace.llm.generation.token_engine import ConstraintError, ConstraintKind
 _ALL_KINDS: frozenset[ConstraintKind] = frozenset({"json_schema", "regex", "lark"})
 
 _COMPILED_KEPT = 32
+# Small models like to go on with spaces where any number of them is allowed.
+_JSON: dict[str, Any] = {"whitespace_pattern": r"[ \n\t]{0,24}"}
 
 
 class Constraints:
@@ -59,7 +61,7 @@ class Constraints:
 
         try:
             if constraint.kind == "json_schema":
-                grammar = LLMatcher.grammar_from_json_schema(constraint.source)
+                grammar = LLMatcher.grammar_from_json_schema(constraint.source, defaults=_JSON)
             elif constraint.kind == "regex":
                 grammar = LLMatcher.grammar_from_regex(constraint.source)
             else:

@@ -104,6 +104,8 @@ class BatchingEngine:
         loaded, worker = self._running()
         if adapter is not None:
             raise GenerationFailedError(f"The engine '{loaded.model.engine}' has no adapter {adapter!r}")
+        if max(prompt) >= loaded.model.tokenizer.vocabulary_size:
+            raise GenerationFailedError(f"The tokenizer made a token that the model does not have: {max(prompt)}")
         if sampling.seed is None and self._seed is not None:
             self._seed += 1
             sampling = msgspec.structs.replace(sampling, seed=self._seed)
