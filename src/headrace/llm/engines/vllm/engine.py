@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from headrace.llm.engines.vllm.arguments import serve_arguments
 from headrace.llm.engines.vllm.asgi_call import api_paths, call, error_response
 from headrace.llm.engines.vllm.load_recorder import LoadRecorder
 from headrace.llm.engines.vllm.loading import Loading
+from headrace.llm.engines.vllm.usage import count_requests, counting
 
 logger = logging.getLogger("headrace.llm.vllm")
 
@@ -93,6 +95,7 @@ class VLLMEngine:
             self._others = {child.pid for child in psutil.Process().children()}
             self._loading = asyncio.create_task(asyncio.to_thread(self._load, vllm, args, vllm_config))
             self._engine = engine = await asyncio.shield(self._loading)
+            count_requests(engine.output_processor)
             loading.tell(LoadingProgress("warming up"))
             await engine.reset_mm_cache()
             tasks = await engine.get_supported_tasks()
@@ -112,6 +115,7 @@ class VLLMEngine:
             paths=self._paths,
             weights_bytes=weights,
             engine="vllm",
+            max_num_seqs=engine.scheduler_config.max_num_seqs * engine.vllm_config.parallel_config.data_parallel_size,
         )
 
     def _engine_config(self, vllm: ModuleType) -> tuple[Any, Any]:
@@ -160,7 +164,9 @@ class VLLMEngine:
                 request.headers,
                 request.received_at,
             )
-        return await call(self._app, request)
+        with counting() as usage:
+            response = await call(self._app, request)
+        return replace(response, usage=usage)
 
     async def check_health(self) -> None:
         """See `InferenceEngine.check_health`. Fails as soon as a process of vLLM's has ended."""
