@@ -83,6 +83,30 @@ def test_a_key_that_was_made_is_the_one_that_opens(here: Place) -> None:
     assert key not in server.output
 
 
+def test_keys_come_from_the_environment_and_needless_options_of_vllm_are_told(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "secret-of-vllm")
+    server = here.begin(
+        "llm", "serve", "pretend", "--engine", "simulated", "--port", "0", "--uvicorn-log-level", "info"
+    )
+    try:
+        server.says("Serving. Press Ctrl-C to stop.")
+        assert "--uvicorn-log-level is not needed" in server.output
+        assert "pretend: ready" in server.output
+        assert here.call("llm", "chat", "Hello", "--url", address(server)).returncode == 1
+        answer = here.call("llm", "chat", "Hello", "--url", address(server), "--api-key", "secret-of-vllm")
+        assert answer.returncode == 0
+    finally:
+        assert server.interrupt() == 0
+
+
+def test_the_model_comes_before_options_of_the_engine(here: Place) -> None:
+    ended = here.call("llm", "serve", "--max-num-seqs", "4", "pretend", "--engine", "simulated")
+    assert ended.returncode == 1
+    assert "MODEL comes first" in ended.stdout
+
+
 def write_requests(here: Place, name: str, count: int, model: str = "pretend") -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
     lines = ({"custom_id": str(i), "url": "/v1/chat/completions", "body": body} for i in range(count))
@@ -145,6 +169,8 @@ def test_a_file_that_is_not_there_is_named(here: Place) -> None:
         (("--engine", "vlm"), "did you mean 'vllm'?"),
         (("--engine", "simulated", "--max-num-seq", "3"), "max_num_seqs"),
         (("--engine", "simulated", "stray"), "'stray' is no option"),
+        (("--engine", "simulated", "--ssl-keyfile", "key.pem"), "end TLS in a reverse proxy"),
+        (("--engine", "simulated", "--enable-lora", "--lora-modules", "sql=none"), "no adapter_config.json"),
     ],
 )
 def test_a_wrong_option_of_serve_is_named(here: Place, arguments: tuple[str, ...], said: str) -> None:
@@ -155,16 +181,19 @@ def test_a_wrong_option_of_serve_is_named(here: Place, arguments: tuple[str, ...
 
 def test_options_of_the_engine_are_read_as_what_they_look_like() -> None:
     given = ["--max-num-seqs", "64", "--enable-lora", "--no-enforce-eager", "--dtype=half", "--rope", '{"a": [1]}']
+    given += ["--some", "1", "b", "--hf-overrides.rope.theta", "2", "--hf-overrides.rope.kind", "x"]
     assert engine_kwargs(given) == {
         "max_num_seqs": 64,
         "enable_lora": True,
         "enforce_eager": False,
         "dtype": "half",
         "rope": {"a": [1]},
+        "some": [1, "b"],
+        "hf_overrides": {"rope": {"theta": 2, "kind": "x"}},
     }
 
 
-@pytest.mark.parametrize("given", [["stray"], ["--a", "1", "2"], ["--a", "1", "--a", "2"], ["--a", "{"]])
+@pytest.mark.parametrize("given", [["stray"], ["--a", "1", "--a", "2"], ["--a", "{"], ["--a", "1", "--a.b", "2"]])
 def test_arguments_that_are_no_options_are_refused(given: list[str]) -> None:
     with pytest.raises(ConfigError):
         engine_kwargs(given)

@@ -61,6 +61,7 @@ class LLMServer:
         self._gate = PriorityGate(batch_places(config))
         self._awake = asyncio.Event()
         self._awake.set()
+        self._stage = ""
         lora = config.lora_config
         self._adapters = None if lora is None else HeldAdapters(config.model_id, lora.max_num_adapters_per_replica)
         callbacks = Callbacks(config.callback_config, config)
@@ -105,7 +106,10 @@ class LLMServer:
     def _report_progress(self, progress: LoadingProgress) -> None:
         done = "" if progress.fraction is None else f" {progress.fraction:.0%}"
         memory = "" if not progress.memory_bytes else f", {progress.memory_bytes / 2**30:.2f} GiB"
-        logger.info("model %s: %s%s%s", self._llm_config.model_id, progress.stage, done, memory)
+        # The log has each stage once, and what the model takes; those who wait see every step in the status.
+        level = logging.INFO if memory or progress.stage != self._stage else logging.DEBUG
+        self._stage = progress.stage
+        logger.log(level, "model %s: %s%s%s", self._llm_config.model_id, progress.stage, done, memory)
         with contextlib.suppress(HeadraceError):  # outside of a replica nobody looks
             serve.get_replica_context().progress = f"{progress.stage}{done}{memory}"
 

@@ -8,6 +8,7 @@ from headrace.cli.llm.batch import batch
 from headrace.cli.llm.chat import chat
 from headrace.cli.llm.key import key
 from headrace.cli.llm.serve import serve
+from headrace.cli.llm.serve_command import ServeCommand
 from headrace.cli.reflow import reflow
 
 llm = typer.Typer(
@@ -21,6 +22,7 @@ llm = typer.Typer(
     [cyan]$ headrace llm chat[/cyan]"""),
 )
 llm.command(
+    cls=ServeCommand,
     help=reflow(serve.__doc__ or ""),
     # What is not known here is the engine's.
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from headrace.llm import LLMConfig
 
 APP_NAME = "llm"
+
+KEY_VARIABLES = ("HEADRACE_API_KEYS", "HEADRACE_API_KEY", "VLLM_API_KEY")
+"""Where keys come from if none is given: the first that is set, with keys separated by commas or spaces."""
 
 
 def serve(
@@ -59,11 +63,10 @@ def serve(
         typer.Option(
             "--api-key",
             metavar="KEY",
-            envvar="HEADRACE_API_KEY",
             help="Only clients that show this key are served; may be given several times. Others can see a command's "
-            "options: better give the hash that [cyan]headrace llm key[/cyan] shows, or use the environment.",
+            "options: better give the hash that [cyan]headrace llm key[/cyan] shows, or use the environment: "
+            f"{', '.join(KEY_VARIABLES)}.",
             show_default="everybody is served",
-            show_envvar=False,
         ),
     ] = None,
     blocking: Annotated[
@@ -74,7 +77,8 @@ def serve(
     """Serve a model with an OpenAI-compatible API.
 
     Every other option goes to the inference engine as it is, by the engine's own name for it: whatever
-    [cyan]vllm serve[/cyan] takes for its engine works here.
+    [cyan]vllm serve[/cyan] takes for its engine works here, short names ([cyan]-tp 2[/cyan]) and
+    [cyan]--config FILE[/cyan] too.
 
     [bold]Examples[/bold]
 
@@ -86,24 +90,35 @@ def serve(
     """
     from headrace.cli.instance import Instance
     from headrace.cli.llm.engine_arguments import engine_kwargs
+    from headrace.cli.llm.loading_view import showing_loading
+    from headrace.cli.llm.serve_command import ServeCommand
     from headrace.cli.messages import err
-    from headrace.cli.progress import showing_starts
 
+    if model.startswith("-"):
+        raise ConfigError("MODEL comes first: headrace llm serve MODEL [OPTIONS]")
+    for note in context.meta.get(ServeCommand.NOTES, ()):
+        err.print(note, style="yellow", soft_wrap=True)
     http = {option: value for option, value in (("host", host), ("port", port)) if value is not None}
+    keys = api_key or _keys_of_the_environment()
     config = _config(model, engine, name, engine_kwargs(context.args), _deployment_config(replicas))
-    application = _application(config, api_key or [])
+    application = _application(config, keys)
     with Instance({"http_options": http}, detached=not blocking) as instance:
         from headrace import api
 
         instance.bring([APP_NAME])
-        with showing_starts(instance.rest.details, [APP_NAME], err):
+        with showing_loading(instance.rest.details, APP_NAME, err):
             api.run(application, name=APP_NAME, route_prefix=route_prefix)
-        _tell(config, instance.rest, route_prefix, bool(api_key))
+        _tell(config, instance.rest, route_prefix, bool(keys))
         if blocking:
             err.print("\nServing. Press Ctrl-C to stop.")
             instance.wait()
         else:
             err.print("\nServing in the background. Stop it with: headrace shutdown")
+
+
+def _keys_of_the_environment() -> list[str]:
+    found = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name, "").strip()), "")
+    return found.replace(",", " ").split()
 
 
 def _config(
@@ -112,12 +127,21 @@ def _config(
     from headrace.llm import LLMConfig
     from headrace.llm.engines.choice import best_engine
 
+    loading = {"model_id": name or model, "model_source": model}
+    tokenizer = kwargs.pop("tokenizer", None)
+    if tokenizer is not None:
+        loading["tokenizer_source"] = str(tokenizer)
     fields: dict[str, Any] = {
-        "model_loading_config": {"model_id": name or model, "model_source": model},
+        "model_loading_config": loading,
         "llm_engine": best_engine(model) if engine == "auto" else engine,
         "engine_kwargs": kwargs,
         "deployment_config": deployment_config,
     }
+    modules = kwargs.pop("lora_modules", None)
+    if modules is not None:
+        from headrace.cli.llm.lora_modules import lora_config
+
+        fields["lora_config"] = lora_config(kwargs, modules)
     return LLMConfig(**fields)
 
 
