@@ -58,7 +58,6 @@ class LLMServer:
         config = llm_config if isinstance(llm_config, LLMConfig) else LLMConfig(**llm_config)
         self._llm_config = config
         self._latencies = LatencyWindow()
-        self._gate = PriorityGate(batch_places(config))
         self._awake = asyncio.Event()
         self._awake.set()
         self._stage = ""
@@ -76,6 +75,7 @@ class LLMServer:
         except BaseException:
             await self.engine.stop()
             raise
+        self._gate = PriorityGate(batch_places(config, self.model_info))
         self._most_under_way = most_under_way(config, self.model_info)
         self._metrics = AnswerMetrics(config.model_id, self.model_info.paths)
         self._metrics.watch(self.engine.load)

@@ -164,11 +164,15 @@ def _resources(given: Any, config: LLMConfig) -> dict[str, Any]:
 _BATCH_SHARE = 0.75
 
 
-def batch_places(config: LLMConfig) -> int:
+def batch_places(config: LLMConfig, info: ModelInfo) -> int:
     """How many requests may be under way in a replica for one of a batch to begin: a quarter of the engine's running
     batch stays free for live ones."""
-    places = config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS)
-    return max(1, int(_BATCH_SHARE * int(places)))
+    return max(1, int(_BATCH_SHARE * _places(config, info)))
+
+
+def _places(config: LLMConfig, info: ModelInfo) -> int:
+    """Answers that the engine generates at a time."""
+    return info.max_num_seqs or int(config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS))
 
 
 _WAITING_PER_PLACE = 4
@@ -181,5 +185,5 @@ def most_under_way(config: LLMConfig, info: ModelInfo) -> int | None:
     waiting = config.max_waiting_requests
     if waiting == -1:
         return None
-    places = info.max_num_seqs or int(config.engine_kwargs.get("max_num_seqs", DEFAULT_TARGET_ONGOING_REQUESTS))
+    places = _places(config, info)
     return places + (max(_WAITING_PER_PLACE * places, _FEWEST_WAITING) if waiting is None else waiting)

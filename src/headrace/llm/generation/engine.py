@@ -29,7 +29,12 @@ class GenerationEngine:
         model = await self._engine.start(report)
         self._answers = self._by_path(model)
         return ModelInfo(
-            model.model_id, model.max_model_len, frozenset(self._answers), model.weights_bytes, model.engine
+            model.model_id,
+            model.max_model_len,
+            frozenset(self._answers),
+            model.weights_bytes,
+            model.engine,
+            model.max_sequences,
         )
 
     def _by_path(self, model: TokenModel) -> dict[str, Answer]:

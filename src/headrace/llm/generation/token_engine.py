@@ -170,6 +170,7 @@ class TokenModel:
         chats: its tokenizer has a chat template.
         default_sampling: what the model's makers recommend: "temperature", "top_p", "top_k", "min_p",
             "repetition_penalty"; for requests that do not say.
+        max_sequences: answers that are generated at a time; None where the engine does not say.
     """
 
     model_id: str
@@ -182,6 +183,7 @@ class TokenModel:
     constraints: frozenset[ConstraintKind] = frozenset()
     chats: bool = True
     default_sampling: Mapping[str, float] | None = None
+    max_sequences: int | None = None
 
 
 class TokenEngine(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -90,7 +90,7 @@ class BatchingEngine:
             prompt_tokens_per_step=self._prompt_tokens_per_step,
         )
         self._worker.start()
-        return self._loaded.model
+        return replace(self._loaded.model, max_sequences=self._max_sequences)
 
     def _running(self) -> tuple[LoadedModel, ModelWorker]:
         if self._loaded is None or self._worker is None:
