@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=8, help="of the random Llama (%(default)s)")
     arguments = parser.parse_args()
     processes.adopt_orphans()
+    processes.go_first()
     console = Console(width=120, highlight=False)
     with tempfile.TemporaryDirectory(prefix="hb-model-") as folder:
         model = arguments.model

@@ -51,7 +51,9 @@ def serving(model: Path, router: str | None) -> Iterator[int]:
     }
     command = [sys.executable, str(APPS / "llm_api.py"), "vllm", str(port), json.dumps(settings)]
     kept = ("HF_HUB_OFFLINE", "TORCHDYNAMO_DISABLE", "VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND")
-    variables = {name: os.environ[name] for name in kept if name in os.environ}
+    # Else both replicas' engines are bound to the same core.
+    variables = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    variables |= {name: os.environ[name] for name in kept if name in os.environ}
     leader = start_process(command, {**variables, "HEADRACE_SESSIONS": f"{scratch}/s"}, scratch)
     try:
         request = Request("POST", PATH, chat_body(MODEL_ID, "Hello", 4).decode())
@@ -99,6 +101,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=8, help="of the random Llama (%(default)s)")
     arguments = parser.parse_args()
     processes.adopt_orphans()
+    processes.go_first()
     from tests.llm.tiny_llama import make_tiny_llama
 
     table = Table("policy", "prompt tokens", "in the cache", "first token p50", "p90")
