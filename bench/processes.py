@@ -31,8 +31,8 @@ def adopt_orphans() -> None:
 def go_first() -> None:
     """Let the scheduler run this process before the servers that it measures, where that is allowed.
 
-    Linux shares the processor among sessions ("autogroup"), and a server is one of its own: a client that is waiting for
-    its turn sees delays in lumps that are not the server's.
+    Linux shares the processor among sessions ("autogroup"), and a server is one of its own: a client that is waiting
+    for its turn sees delays in lumps that are not the server's.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")
