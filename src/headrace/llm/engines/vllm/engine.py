@@ -84,6 +84,8 @@ class VLLMEngine:
         """See `InferenceEngine.start`. Arguments are checked before anything is loaded."""
         with Loading(report) as loading:
             loading.tell(LoadingProgress("importing vLLM"))
+            # vLLM's app would ask for this key too, but the front, which checks keys, does not pass them on.
+            os.environ.pop("VLLM_API_KEY", None)
             # vLLM's own commands do this too: forking a process with threads, or with CUDA in use, ends badly.
             os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
             if self._config.lora_config is not None:
