@@ -12,6 +12,7 @@ from headrace.cli.config import config
 from headrace.cli.deploy import deploy
 from headrace.cli.history import history
 from headrace.cli.llm.app import llm
+from headrace.cli.metrics import metrics
 from headrace.cli.reflow import reflow
 from headrace.cli.rollback import rollback
 from headrace.cli.run import run
@@ -90,4 +91,5 @@ def _options(
 for command in (run, start, deploy, status, history, rollback, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
 app.add_typer(llm, name="llm")
+app.add_typer(metrics, name="metrics")
 app.add_typer(simulate, name="simulate")

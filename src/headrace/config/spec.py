@@ -329,13 +329,17 @@ class AutoscalingStatus(msgspec.Struct, kw_only=True):
     """What autoscaling sees and does. `reason`: why the target is what it is, or what it waits for.
 
     `decisions`: the last changes, oldest first. `policy`: who decides, None for the load. `policy_problem`: why it does
-    not at present.
+    not at present. `needed`: how many replicas the load or the policy asks for, before bounds and delays.
+    `min_replicas`, `max_replicas`: the bounds that hold now, with the schedule and the target capacity.
     """
 
     queued: int
     running: int
     callers: int
     reason: str
+    needed: float | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
     decisions: list[ScalingDecision] = []
     policy: str | None = None
     policy_problem: str | None = None

@@ -91,15 +91,21 @@ class ControllerMetrics:
 
     def _of_autoscaling(self) -> Iterator[Metric]:
         scaled = [
-            (_labels(manager.app, manager.name), status.queued + status.running, config.target_ongoing_requests)
+            (_labels(manager.app, manager.name), status, config.target_ongoing_requests)
             for manager in self._managers()
             if (status := manager.status().autoscaling) is not None
             and (config := manager.options.autoscaling_config) is not None
         ]
-        yield from catalogue.AUTOSCALING_REQUESTS.family((labels, load) for labels, load, _ in scaled)
-        by_load = [(labels, load, target) for labels, load, target in scaled if target]
-        yield from catalogue.TARGET_ONGOING.family((labels, target) for labels, _, target in by_load)
-        yield from catalogue.DESIRED_REPLICAS.family((labels, load / target) for labels, load, target in by_load)
+        yield from catalogue.AUTOSCALING_REQUESTS.family(
+            (labels, status.queued + status.running) for labels, status, _ in scaled
+        )
+        yield from catalogue.TARGET_ONGOING.family((labels, target) for labels, _, target in scaled if target)
+        for family, values in (
+            (catalogue.DESIRED_REPLICAS, [(labels, status.needed) for labels, status, _ in scaled]),
+            (catalogue.MIN_REPLICAS, [(labels, status.min_replicas) for labels, status, _ in scaled]),
+            (catalogue.MAX_REPLICAS, [(labels, status.max_replicas) for labels, status, _ in scaled]),
+        ):
+            yield from family.family((labels, value) for labels, value in values if value is not None)
 
     def _of_statuses(self) -> Iterator[Metric]:
         statuses = self._statuses()

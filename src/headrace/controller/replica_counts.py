@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.controller.replica_machine import (
+    Cause,
     FoundStopped,
     HealthFailed,
     HealthTimedOut,
@@ -40,7 +41,8 @@ class DeploymentCounts:
         self.initialization_ms = Buckets(STARTUP_MS)
         self.reconfigure_ms = Buckets(LATENCY_MS)
         self.shutdown_ms = Buckets(STARTUP_MS)
-        self.failures: dict[str, int] = {}
+        # From 0 on: `increase` cannot see the first failure of a series that begins with it.
+        self.failures = {cause.value: 0 for cause in Cause}
         self.health_check_failures: dict[str, int] = {}
 
 
@@ -70,7 +72,7 @@ class ReplicaTimes:
             elif after.phase is Phase.DRAINING:
                 self._stop_at = now
             elif after.phase is Phase.FAILED and after.cause is not None:
-                counts.failures[after.cause.value] = counts.failures.get(after.cause.value, 0) + 1
+                counts.failures[after.cause.value] += 1
         if after.process_gone and not before.process_gone:
             counts.health_check_failures.pop(self._replica_id, None)
             if self._stop_at is not None:

@@ -256,8 +256,14 @@ TARGET_REPLICAS = _add(
 DESIRED_REPLICAS = _add(
     "serve_autoscaling_desired_replicas",
     "gauge",
-    "How many replicas the load asks for, before bounds and delays.",
+    "How many replicas the load, or the user's policy, asks for, before bounds and delays.",
     _DEPLOYMENT,
+)
+MIN_REPLICAS = _add(
+    "serve_autoscaling_min_replicas", "gauge", "The fewest replicas that autoscaling may want at present.", _DEPLOYMENT
+)
+MAX_REPLICAS = _add(
+    "serve_autoscaling_max_replicas", "gauge", "The most replicas that autoscaling may want at present.", _DEPLOYMENT
 )
 AUTOSCALING_REQUESTS = _add(
     "serve_autoscaling_total_requests",

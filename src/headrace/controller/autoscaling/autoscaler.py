@@ -42,6 +42,7 @@ class Autoscaler:
         look_again_at: when `decide` should be called although nothing was observed; None for never.
         bounds: the fewest and the most replicas that were allowed when it was last decided.
         capacity: the instance's target capacity.
+        needed: how many replicas the load or the policy asked for when it was last decided, before bounds and delays.
     """
 
     def __init__(self, config: AutoscalingConfig, target: int, hold_until: float = 0.0) -> None:
@@ -50,6 +51,7 @@ class Autoscaler:
         self.look_again_at: float | None = None
         self.bounds = (config.min_replicas, config.max_replicas)
         self.capacity = Capacity()
+        self.needed: float | None = None
         self._hold_until = hold_until
         self._state = AutoscalingState()
         self._loads = CallerLoads()
@@ -126,6 +128,7 @@ class Autoscaler:
         self.bounds = bounds(self.config, observation)
         decision = decide(self.config, self._state, observation)
         self._state, self._reason = decision.state, decision.reason
+        self.needed = self.needed if decision.needed is None else decision.needed
         soonest = min(changes_at, self._loads.next_expiry, self._metrics.next_expiry)
         if decision.look_again_at is not None:
             soonest = min(soonest, decision.look_again_at)
@@ -176,6 +179,9 @@ class Autoscaler:
             callers=len(self._loads),
             reason=self._reason,
             decisions=list(self._decisions),
+            needed=self.needed,
+            min_replicas=self.bounds[0],
+            max_replicas=self.bounds[1],
             policy=self._opinion.policy if self._opinion is not None else None,
             policy_problem=self._opinion.problem if self._opinion is not None else None,
         )

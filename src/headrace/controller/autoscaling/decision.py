@@ -80,12 +80,14 @@ class Decision(msgspec.Struct, frozen=True):
         reason: why, in a sentence.
         state: for the next decision.
         look_again_at: when the decision may become another one although nothing is observed; None for never.
+        needed: how many replicas the load or the policy asks for, before bounds and delays; None if unasked.
     """
 
     target: int
     reason: str
     state: AutoscalingState
     look_again_at: float | None = None
+    needed: float | None = None
 
 
 def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Observation) -> Decision:
@@ -122,8 +124,8 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     if step < target and target > 1:
         step = max(1, step)  # the last replica goes by itself, with a delay of its own
     if observation.wanted is not None and target == 0 and step > 0:
-        return Decision(step, need.reason, replace(state, direction=0), now)
-    return _delayed(config, state, now, target, step, need.reason)
+        return Decision(step, need.reason, replace(state, direction=0), now, need.replicas)
+    return replace(_delayed(config, state, now, target, step, need.reason), needed=need.replicas)
 
 
 def bounds(config: AutoscalingConfig, observation: Observation) -> tuple[int, int]:
