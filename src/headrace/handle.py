@@ -13,14 +13,22 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overl
 
 from headrace.exceptions import ConfigError
 from headrace.handle_call import HandleCall, HandleOptions, StreamCall, UnaryCall
-from headrace.response import DeploymentResponse, DeploymentResponseGenerator, LoopResponse, ThreadResponse
+from headrace.response import (
+    DeploymentBroadcastResponse,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+    LoopResponse,
+    ThreadResponse,
+)
 from headrace.router.context import RequestContext, request_context
 from headrace.router.headers import CallHeader, encode
 from headrace.router.http_request import freeze_request, is_request, needs_freezing
 from headrace.router.hub import RouterHub, current_hub
+from headrace.router.one_replica import OneReplica, each_replica
 from headrace.wire import codec, frames
 
 __all__ = [
+    "DeploymentBroadcastResponse",
     "DeploymentHandle",
     "DeploymentResponse",
     "DeploymentResponseGenerator",
@@ -220,7 +228,42 @@ class DeploymentHandle(Generic[T]):
             loop.call_soon_threadsafe(self._submit, hub, call, codec.encode((args, kwargs)))
         return response
 
-    def _submit(self, hub: RouterHub, call: HandleCall, encoded: tuple[int, Any]) -> None:
+    def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
+        """Call a method of every replica that takes requests now, for what is about replicas and not about requests:
+        emptying a cache, taking on a setting. Replicas that come later are not called.
+
+        `max_queued_requests` does not count; a replica that is full answers when it has room.
+
+        Args:
+            method_name: of the deployment's class; it must not stream.
+            args, kwargs: of the method, the same for all.
+
+        Returns:
+            What tells the values: `results()`, or in async code `await results_async()`. The calls are sent at once.
+        """
+        hub, context = self._hub(), request_context.get()
+        handle = self._with(self._options._replace(method_name=method_name, stream=False))
+        sending = handle._call_each(hub, context, args, kwargs)
+        return DeploymentBroadcastResponse(asyncio.run_coroutine_threadsafe(sending, hub.loop))
+
+    async def _call_each(
+        self, hub: RouterHub, context: RequestContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any]:
+        """The outcome at each replica: a value or an exception."""
+        values = await asyncio.gather(*map(_resolve, args), *map(_resolve, kwargs.values()))
+        resolved = tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+        request_id = context.request_id if context is not None else str(uuid.uuid4())
+        answers: list[asyncio.Future[Any]] = []
+        for replica in await each_replica(hub.router(self.app_name, self.deployment_name)):
+            answer: asyncio.Future[Any] = hub.loop.create_future()
+            answers.append(answer)
+            call = UnaryCall(answer, request_id, context, self._options)
+            self._submit(hub, call, codec.encode(resolved), replica)
+        return await asyncio.gather(*answers, return_exceptions=True)
+
+    def _submit(
+        self, hub: RouterHub, call: HandleCall, encoded: tuple[int, Any], replica: OneReplica | None = None
+    ) -> None:
         if call.settled:
             return
         options = self._options
@@ -246,7 +289,7 @@ class DeploymentHandle(Generic[T]):
                 timeout_s,
             )
         )
-        hub.router(self.app_name, self.deployment_name).submit(call)
+        (replica or hub.router(self.app_name, self.deployment_name)).submit(call)
 
     def running_replicas_populated(self) -> bool:
         """Whether the deployment has a replica that takes requests from here now. Sends nothing."""

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
-from headrace.exceptions import RequestCancelledError, SerializationError
+from headrace.exceptions import ConfigError, RequestCancelledError, SerializationError
 from headrace.handle_call import StreamCall, UnaryCall
 
 R_co = TypeVar("R_co", covariant=True)
@@ -247,3 +247,46 @@ class DeploymentResponseGenerator(Generic[R_co]):
         if call is not None and not call.settled:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(call.cancel)
+
+
+class DeploymentBroadcastResponse:
+    """The answers to `handle.broadcast(...)`, on their way, in no particular order."""
+
+    def __init__(self, outcomes: concurrent.futures.Future[list[Any]]) -> None:
+        self._outcomes = outcomes
+
+    def results(self, *, timeout_s: float | None = None, return_exceptions: bool = False) -> list[Any]:
+        """Wait for the values, in code that is not async.
+
+        Args:
+            timeout_s: how long, in seconds; None for as long as it takes.
+            return_exceptions: put the exception of a replica that raised into the list instead of raising it.
+
+        Raises:
+            TimeoutError: not all there in time; the calls go on.
+            RuntimeError: called on an event loop, which it would block.
+            DeploymentUnavailableError: there is no replica.
+            Exception: the first of what replicas raised, once all have answered.
+        """
+        _refuse_in_loop("await response.results_async()")
+        return _values(self._outcomes.result(_checked(timeout_s)), return_exceptions)
+
+    async def results_async(self, *, timeout_s: float | None = None, return_exceptions: bool = False) -> list[Any]:
+        """The same as `results`, in async code."""
+        async with asyncio.timeout(_checked(timeout_s)):
+            outcomes = await asyncio.shield(asyncio.wrap_future(self._outcomes))
+        return _values(outcomes, return_exceptions)
+
+
+def _checked(timeout_s: float | None) -> float | None:
+    if timeout_s is not None and timeout_s < 0:
+        raise ConfigError(f"timeout_s: must be at least 0, or None, not {timeout_s!r}")
+    return timeout_s
+
+
+def _values(outcomes: list[Any], return_exceptions: bool) -> list[Any]:
+    if not return_exceptions:
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+    return outcomes

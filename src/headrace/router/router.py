@@ -90,6 +90,8 @@ class Router:
         self._dispatching = False
         self._sequence = 0
         self.refused = 0
+        self._told = False
+        self._awaiting_replicas: list[asyncio.Future[None]] = []
 
     # Requests.
 
@@ -244,6 +246,7 @@ class Router:
         self._refusal = (targets.refusal_status_code, targets.refusal_retry_after_s)
         self.retryable_methods = frozenset(targets.retryable_methods)
         self.unavailable = targets.unavailable
+        self._told = True
         self.report_interval_s = targets.report_interval_s
         self._set_latency_target(targets.latency_target_s)
         self._set_policy(targets.routing_policy)
@@ -265,6 +268,8 @@ class Router:
             self.dispatch()
             if self.queued and not self._links:
                 self._starve()
+        if self._awaiting_replicas:
+            self._wake_those_who_await_replicas()
         if self.on_change is not None:
             self.on_change()
 
@@ -304,6 +309,8 @@ class Router:
         self._replicas_changed()
         if self.queue:
             self.dispatch()
+        if self._awaiting_replicas:
+            self._wake_those_who_await_replicas()
 
     def left(self, link: ReplicaLink) -> None:
         """A replica takes no more requests from here."""
@@ -346,6 +353,19 @@ class Router:
     def ready_replicas(self) -> int:
         return len(self.reachable)
 
+    async def populated(self) -> None:
+        """Returns when the replica set is known, and all that is in it is connected."""
+        while not (self._told and all(link.connection is not None for link in self._links.values())):
+            waiter = self.loop.create_future()
+            self._awaiting_replicas.append(waiter)
+            await waiter
+
+    def _wake_those_who_await_replicas(self) -> None:
+        awaiting, self._awaiting_replicas = self._awaiting_replicas, []
+        for waiter in awaiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
     def close(self) -> None:
         """Hang up on every replica; what waits, and what comes, fails."""
         self.unavailable = "the connection to the instance was closed"
@@ -358,3 +378,5 @@ class Router:
         self.reachable.clear()
         self._ready = self.reachable
         self._reserve = []
+        self._told = True
+        self._wake_those_who_await_replicas()
