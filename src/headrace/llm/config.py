@@ -61,7 +61,7 @@ class LLMConfig(ConfigModel):
             time, and at least 256; -1 for any number.
         warmup: a replica answers a short request of each kind before it counts as started.
         sleep_endpoints: `POST /sleep`, `POST /wake_up` and `GET /is_sleeping` are there, as in vLLM's development
-            mode. Whoever may ask the model may use them. Only for a model with one replica.
+            mode. Whoever may ask the model may use them.
     """
 
     title: ClassVar[str] = "wrong LLMConfig"

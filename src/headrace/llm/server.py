@@ -34,7 +34,7 @@ from headrace.llm.method_requests import PATHS, answer_of, request_body
 from headrace.llm.metrics_answers import AnswerMetrics, AnswerRecord, outcome_of
 from headrace.llm.refusals import asleep_response, overloaded_response
 from headrace.llm.server_options import batch_places, most_under_way, server_name, server_options
-from headrace.llm.sleep_routes import sleep_mounts
+from headrace.llm.sleep_routes import HandleSleeper, sleep_mounts
 from headrace.llm.warm_up import warm_up
 from headrace.llm.watched_stream import WatchedStream
 
@@ -117,7 +117,11 @@ class LLMServer:
 
     def __serve_build_asgi_app__(self) -> Any:
         backend = LocalBackend(self.answer, self.check_ready, self.model_info, known_adapters(self._llm_config))
-        mounts = sleep_mounts({self._llm_config.model_id: self}) if self._llm_config.sleep_endpoints else None
+        mounts = None
+        if self._llm_config.sleep_endpoints:
+            replica = serve.get_replica_context()
+            every_replica = serve.get_deployment_handle(replica.deployment, replica.app_name)
+            mounts = sleep_mounts({self._llm_config.model_id: HandleSleeper(every_replica)})
         return create_front({self._llm_config.model_id: backend}, mounts=mounts)
 
     async def answer(self, request: EngineRequest) -> EngineResponse:

@@ -54,11 +54,6 @@ def server_options(config: LLMConfig) -> dict[str, Any]:
         raise ConfigError(f"lora_config: the engine '{engine.name}' has no adapters; remove it, or use 'vllm'")
     options = {**DEFAULTS, **config.deployment_config}
     options.pop("name", None)
-    if config.sleep_endpoints and (options.get("num_replicas", 1) != 1 or options.get("autoscaling_config")):
-        raise ConfigError(
-            "sleep_endpoints: a request to sleep reaches one replica only; remove num_replicas and autoscaling_config "
-            "from deployment_config, or this"
-        )
     scaling = options.get("autoscaling_config")
     if scaling is not None:
         options["autoscaling_config"] = _scaling(scaling, config)

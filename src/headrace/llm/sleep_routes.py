@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from headrace import DeploymentHandle
-from headrace.exceptions import HeadraceError
+from headrace.exceptions import DeploymentUnavailableError, HeadraceError
 from headrace.llm.api.asgi import ASGIApp, Receive, Scope, Send, send_json
 from headrace.llm.api.errors import ApiError, nearest
 
@@ -28,7 +28,7 @@ class Sleeper(Protocol):
 
 
 class HandleSleeper:
-    """A model behind a handle, which must have one replica.
+    """A model behind a handle: all its replicas at once.
 
     Args:
         handle: to an `LLMServer`.
@@ -39,16 +39,15 @@ class HandleSleeper:
 
     async def sleep(self, level: int = 1) -> None:
         """See `LLMServer.sleep`."""
-        await self._handle.options(method_name="sleep").remote(level)
+        await self._handle.broadcast("sleep", level).results_async()
 
     async def wakeup(self) -> None:
         """See `LLMServer.wakeup`."""
-        await self._handle.options(method_name="wakeup").remote()
+        await self._handle.broadcast("wakeup").results_async()
 
     async def is_sleeping(self) -> bool:
-        """See `LLMServer.is_sleeping`."""
-        sleeps: bool = await self._handle.options(method_name="is_sleeping").remote()
-        return sleeps
+        """Whether all of them sleep."""
+        return all(await self._handle.broadcast("is_sleeping").results_async())
 
 
 def sleep_mounts(models: Mapping[str, Sleeper]) -> dict[str, ASGIApp]:
@@ -87,7 +86,7 @@ class SleepRoutes:
             elif path == "/wake_up":
                 await model.wakeup()
             await send_json(send, {"is_sleeping": await model.is_sleeping()})
-        except ApiError:
+        except (ApiError, DeploymentUnavailableError):
             raise
         except HeadraceError as error:
             raise ApiError(400, str(error), code="cannot_sleep") from error

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 import headrace as serve
-from headrace.exceptions import ConfigError
 from headrace.llm import LLMConfig, LLMServer, build_openai_app
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -85,7 +84,17 @@ def test_offline_requests_wait_until_the_model_wakes_up(http: httpx.Client) -> N
     assert asyncio.run(run()) == 200
 
 
-def test_sleep_endpoints_are_for_a_model_with_one_replica() -> None:
-    for options in ({"num_replicas": 2}, {"autoscaling_config": {"max_replicas": 2}}):
-        with pytest.raises(ConfigError, match="sleep_endpoints: a request to sleep reaches one replica only"):
-            LLMServer.bind(config(sleep_endpoints=True, deployment_config=options))
+@pytest.mark.parametrize("through_a_front", [False, True])
+def test_all_replicas_of_a_model_sleep_and_wake_together(http: httpx.Client, through_a_front: bool) -> None:
+    one = config(sleep_endpoints=True, deployment_config={"num_replicas": 3})
+    serve.run(build_openai_app({"llm_configs": [one]}) if through_a_front else LLMServer.bind(one))
+    assert http.post("/sleep").json() == {"is_sleeping": True}
+    assert {ask(http).status_code for _ in range(20)} == {503}
+    assert http.post("/wake_up").json() == {"is_sleeping": False}
+    assert {ask(http).status_code for _ in range(20)} == {200}
+
+
+def test_a_model_without_a_replica_cannot_be_put_to_sleep(http: httpx.Client) -> None:
+    one = config(sleep_endpoints=True, deployment_config={"autoscaling_config": {"min_replicas": 0}})
+    serve.run(build_openai_app({"llm_configs": [one]}))
+    assert http.post("/sleep").status_code == 503
