@@ -13,7 +13,7 @@ from headrace.exceptions import ConfigError, HeadraceError
 if TYPE_CHECKING:
     from headrace.cli.llm.chat_client import ChatClient
 
-_HELP = "/clear begins anew, /exit ends (so does Ctrl-D), Ctrl-C stops an answer"
+_HELP = "/clear begins anew, /exit ends (so does Ctrl-D), Ctrl-C stops an answer, \\ at the end goes on in a new line"
 
 
 def chat(
@@ -71,7 +71,7 @@ def _converse(client: ChatClient) -> None:
     err.print(f"[bold]{client.model}[/bold] at {client.url} [dim]· {_HELP}[/dim]")
     while True:
         try:
-            text = input("› ").strip()
+            text = _read()
         except EOFError:
             err.print()
             return
@@ -87,23 +87,34 @@ def _converse(client: ChatClient) -> None:
             err.print(f"[dim]{_HELP}[/dim]")
         elif text:
             try:
-                _print_answer(client, text)
-                err.print(f"[dim]{client.figures}[/dim]")
+                whole = _print_answer(client, text)
+                err.print(f"[dim]{'' if whole else 'stopped · '}{client.figures}[/dim]")
             except HeadraceError as error:
                 show_error(error)
 
 
-def _print_answer(client: ChatClient, text: str) -> None:
-    """Prints the pieces as they come; Ctrl-C ends the answer, not the program."""
+def _read() -> str:
+    """What the user says: a line, or several of which all but the last end in a backslash, or what was pasted."""
+    lines = [input("› ")]
+    while lines[-1].endswith("\\"):
+        lines[-1] = lines[-1][:-1]
+        lines.append(input("… "))
+    return "\n".join(lines).strip()
+
+
+def _print_answer(client: ChatClient, text: str) -> bool:
+    """Prints the pieces as they come; Ctrl-C ends the answer, not the program. Returns whether it is the whole."""
     if not text:
         raise ConfigError("there is nothing to ask; give a PROMPT or write to standard input")
     answer = client.ask(text)
     try:
         for piece in answer:
             print(piece, end="", flush=True)
+        return True
     except KeyboardInterrupt:
         if not sys.stdin.isatty():
             raise
+        return False
     finally:
         answer.close()
         print(flush=True)
