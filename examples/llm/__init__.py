@@ -1,0 +1,1 @@
+"""Applications around language models."""
