@@ -57,6 +57,21 @@ def test_a_counter_is_labelled_by_replica_and_route(name: str) -> None:
     assert exported(f"ray_{name}_total") == [({**expected, "language": "fr"}, 3), ({**expected, "language": "de"}, 1)]
 
 
+def test_a_gauge_may_be_asked_at_each_scrape(name: str) -> None:
+    gauge = serve.metrics.Gauge(name, "Size.", tag_keys=("cache",))
+    sizes = [1.0, 2.0]
+    with in_replica():
+        gauge.set_function(lambda: sizes.pop(0), tags={"cache": "a"})
+        gauge.set(7, tags={"cache": "b"})
+    assert exported(f"ray_{name}") == [({**HERE, "cache": "a"}, 1), ({**HERE, "cache": "b"}, 7)]
+    assert exported(f"ray_{name}") == [({**HERE, "cache": "a"}, 2), ({**HERE, "cache": "b"}, 7)]
+    # A function that raises costs no other series.
+    (broken, value), other = exported(f"ray_{name}")
+    assert broken["cache"] == "a"
+    assert value != value
+    assert other == ({**HERE, "cache": "b"}, 7)
+
+
 def test_a_gauge_keeps_its_last_value_whatever_the_route(name: str) -> None:
     gauge = serve.metrics.Gauge(name)
     with in_replica():
