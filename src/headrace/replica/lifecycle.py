@@ -57,12 +57,17 @@ class ConstructorError(HeadraceError):
 class Lifecycle:
     """One replica's life. Its methods are control calls; see `config/spec.py` for what goes in and out.
 
-    `on_constructed` is called when there is an instance of the user's, which has to be let go in the end. `stats` tells
-    the controller what the user's code says of itself.
+    `on_constructed` is called when there is an instance of the user's, which has to be let go in the end, `on_failure`
+    when user code says that it can serve no more. `stats` tells the controller what the user's code says of itself.
     """
 
     def __init__(
-        self, replica_id: str, app: str, deployment: str, on_constructed: Callable[[], None] = lambda: None
+        self,
+        replica_id: str,
+        app: str,
+        deployment: str,
+        on_constructed: Callable[[], None] = lambda: None,
+        on_failure: Callable[[str], None] | None = None,
     ) -> None:
         self.replica_id = replica_id
         self.phase = "starting"
@@ -70,6 +75,7 @@ class Lifecycle:
         self.listener: Listener | None = None
         self.stats: StatsReporter | None = None
         self._on_constructed = on_constructed
+        self._on_failure = on_failure
         self._app = app
         self._deployment = deployment
         self._spec: ReplicaSpec | None = None
@@ -127,6 +133,7 @@ class Lifecycle:
             ReplicaID(self.replica_id, DeploymentID(self._deployment, self._app)),
             rank=ReplicaRank(spec.rank, local_rank=spec.rank),
             world_size=spec.world_size,
+            _end=self._on_failure,
         )
         self._context = context
         set_current_replica(context)
@@ -226,6 +233,19 @@ class Lifecycle:
         Returns:
             Whether all was answered within `timeout_s`.
         """
+        if not await self.finish(request.timeout_s):
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._callers_gone()
+        return True
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Admit nothing any more, and wait for what is in flight.
+
+        Returns:
+            Whether all was answered within `timeout_s`.
+        """
         self.phase = "draining"
         if self.stats is not None:
             self.stats.close()
@@ -233,15 +253,12 @@ class Lifecycle:
         service.set_limits(service.max_ongoing, open=False)
         service.on_idle = self._idle.set
         try:
-            async with asyncio.timeout(request.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 while service.ongoing > 0:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
             return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
-                await self._callers_gone()
         return True
 
     async def _callers_gone(self) -> None:

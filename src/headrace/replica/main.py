@@ -33,17 +33,20 @@ logger = logging.getLogger("headrace.replica")
 
 _CLOSE_TIMEOUT_S = 5.0
 
+_LAST_ANSWERS_S = 1.0
+"""How long answers that are in flight may take when user code has said that it can serve no more."""
+
 
 def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
-    uvloop.run(_serve(process))
+    status = uvloop.run(_serve(process))
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
-    os._exit(0)
+    os._exit(status)
 
 
-async def _serve(process: ProcessContext) -> None:
+async def _serve(process: ProcessContext) -> int:
     args = process.args
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -57,8 +60,17 @@ async def _serve(process: ProcessContext) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
 
+    async def end() -> None:
+        await lifecycle.finish(_LAST_ANSWERS_S)
+        stop.set()
+
+    ending: set[asyncio.Task[None]] = set()
+
+    def on_failure(_: str) -> None:
+        loop.call_soon_threadsafe(lambda: ending.add(loop.create_task(end())))
+
     # Until then a signal just ends it: a constructor may block the loop for minutes, and there is nothing to clean up.
-    lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], on_constructed=end_when_told)
+    lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], end_when_told, on_failure)
     service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
     lifecycle.service = service
     lifecycle.stats = StatsReporter(args["replica_id"], hub.controller)
@@ -85,6 +97,7 @@ async def _serve(process: ProcessContext) -> None:
     listener.close()
     if shared is not None:
         shared.pool.close()
+    return 1 if ending else 0
 
 
 def _vitals_name(socket_path: Any) -> str:

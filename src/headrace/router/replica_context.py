@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.config.ids import DeploymentID as DeploymentID
 from headrace.config.ids import ReplicaID as ReplicaID
+
+logger = logging.getLogger("headrace.replica")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class ReplicaContext:
     rank: ReplicaRank = ReplicaRank()
     world_size: int = 1
     progress: str = ""
+    _end: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+
+    def fail(self, reason: str) -> None:
+        """Say that this replica can serve no more, and why: it ends, and another takes its place.
+
+        For what cannot get better, such as a child process that ended; `check_health` is for what may. The replica
+        takes no more requests, those in flight have a second to end, then user code cleans up and the process ends. May
+        be called from any thread. In local testing it is logged, and nothing ends.
+
+        Args:
+            reason: for people; it is logged.
+        """
+        logger.error("replica %s can serve no more: %s", self.replica_tag, reason)
+        if self._end is not None:
+            self._end(reason)
 
     @property
     def app_name(self) -> str:
