@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +16,9 @@ import headrace as serve
 from headrace import client as driver
 
 from .conditions import until
+from .prometheus_server import ask, needs_prometheus, needs_promtool, prometheus_server
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian's package of that name)"),
-]
+pytestmark = [pytest.mark.full, needs_prometheus]
 
 GUIDE = Path(__file__).parents[2] / "docs" / "metrics.md"
 QUERIES = re.findall(r"^\| [\w ,%'’]+ \| `(.*ray_.*)` \|$", GUIDE.read_text(), re.MULTILINE)
@@ -34,8 +30,8 @@ ARTICLE = [
     "ray_serve_deployment_replica_starts",
     "ray_serve_num_ongoing_requests",
 ]
-QUIET = ("refused", "failures", "blocked")
-"""What of the queries has nothing to tell where all goes well."""
+QUIET = ("refused", "failures", "blocked", "_llm_")
+"""What of the queries has nothing to tell where all goes well; those of models are asked in test_monitoring.py."""
 
 
 @serve.deployment(num_replicas=2)
@@ -52,42 +48,13 @@ class Worker:
 
 @pytest.fixture
 def prometheus(instance: driver.Client, tmp_path: Path) -> Iterator[httpx.Client]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     target = (instance.http_url or "").removeprefix("http://")
     job = f"{{job_name: headrace, metrics_path: /-/metrics, static_configs: [{{targets: ['{target}']}}]}}"
     (tmp_path / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\nscrape_configs: [{job}]\n"
     )
-    process = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={tmp_path / 'prometheus.yml'}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=error",
-        ]
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def ask(prometheus: httpx.Client, query: str) -> list[Any]:
-    """The result of an instant query."""
-    try:
-        answer = prometheus.get("/api/v1/query", params={"query": query}).json()
-    except httpx.TransportError:
-        return []  # it has not started yet
-    if answer.get("status") != "success":
-        assert "not ready" in str(answer).lower(), (query, answer)
-        return []
-    result: list[Any] = answer["data"]["result"]
-    return result
+    with prometheus_server(tmp_path / "prometheus.yml", tmp_path / "data") as client:
+        yield client
 
 
 def test_the_guide_has_queries() -> None:
@@ -122,7 +89,7 @@ def test_prometheus_takes_the_scrape_and_every_query_returns_data(
     assert [target["lastError"] for target in targets] == [""]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, which comes with Prometheus")
+@needs_promtool
 def test_promtool_finds_no_fault_with_the_text_itself(http: httpx.Client) -> None:
     serve.run(Worker.bind())
     http.get("/")

@@ -66,6 +66,8 @@ class ReplicaTimes:
         if before.pid is None and after.pid is not None and after.phase is Phase.STARTING:
             self._process_at = now
         if after.phase is not before.phase:
+            if after.phase is Phase.RUNNING:
+                counts.health_check_failures.setdefault(self._replica_id, 0)
             if after.phase is Phase.RUNNING and self._process_at is not None:
                 counts.startup_ms.add(1000 * (now - self._decided_at))
                 counts.initialization_ms.add(1000 * (now - self._process_at))

@@ -169,7 +169,6 @@ def _replicas() -> tuple[Panel, ...]:
                 Query(
                     total("replica", increase("serve_health_check_failures_total", REPLICA)),
                     "{{replica}}",
-                    "no health check fails",
                 ),
             ),
             thresholds=(Threshold(1, "red"),),

@@ -9,7 +9,6 @@ from headrace.observe.monitoring.queries import DEPLOYMENT, MODEL, VLLM, mean, q
 
 NO_LLM = "no language model is served"
 NO_VLLM = "no engine is vLLM's"
-NOT_CACHED = "no prompt begins as an earlier one did"
 
 _FULL = (Threshold(0.8, "yellow"), Threshold(0.95, "red"))
 _PERCENTILES = (0.5, 0.95, 0.99)
