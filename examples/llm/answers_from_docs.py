@@ -74,9 +74,9 @@ class PassageIndex:
     """All passages, and their vectors as the rows of one matrix: for some thousand passages, a product of matrices is
     all the search that is needed."""
 
-    async def __init__(self, embedder: DeploymentHandle[Embedder]) -> None:  # type: ignore[misc]
+    async def __init__(self, embedder: DeploymentHandle[Embedder], pages: str) -> None:  # type: ignore[misc]
         self.embedder = embedder
-        self.passages = list(read_passages(DOCS))
+        self.passages = list(read_passages(DOCS, pages))
         calls = [embedder.embed.remote(f"{passage.source}\n{passage.text}") for passage in self.passages]
         self.vectors = np.stack([await call for call in calls])
 
@@ -104,9 +104,9 @@ class Answers:
         yield "\n\nSources:\n" + "".join(f"- {passage.source} ({passage.score})\n" for passage in found)
 
 
-def read_passages(folder: Path) -> Iterator[Passage]:
-    """The sections of all pages, long ones in pieces."""
-    for path in sorted(folder.glob("*.md")):
+def read_passages(folder: Path, pages: str = "*.md") -> Iterator[Passage]:
+    """The sections of these pages, long ones in pieces."""
+    for path in sorted(folder.glob(pages)):
         title = path.stem
         for section in re.split(r"^(?=#{1,3} )", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
             heading = section.partition("\n")[0].lstrip("# ").strip()
@@ -132,13 +132,15 @@ class Arguments(BaseModel):
     Attributes:
         engine: `simulated` answers without a model; `vllm`, `transformers` and `llamacpp` need one.
         model: a Hugging Face id, a folder or a GGUF file.
+        pages: names of the pages to answer from.
     """
 
     engine: str = "simulated"
     model: str = "pretend"
+    pages: str = "*.md"
 
 
 def build(arguments: Arguments) -> serve.Application:
     """The three deployments, bound into one application."""
     model = build_llm_deployment(LLMConfig(model=arguments.model, llm_engine=arguments.engine))
-    return Answers.bind(PassageIndex.bind(Embedder.bind()), model)
+    return Answers.bind(PassageIndex.bind(Embedder.bind(), arguments.pages), model)

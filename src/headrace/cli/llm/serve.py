@@ -116,6 +116,10 @@ def serve(
             err.print("\nServing in the background. Stop it with: headrace shutdown")
 
 
+_FIELDS = ("accelerator_type", "log_engine_metrics", "sleep_endpoints", "warmup")
+"""Of `LLMConfig`, which are options here too."""
+
+
 def _keys_of_the_environment() -> list[str]:
     found = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name, "").strip()), "")
     return found.replace(",", " ").split()
@@ -137,6 +141,9 @@ def _config(
         "engine_kwargs": kwargs,
         "deployment_config": deployment_config,
     }
+    fields |= {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
+    if kwargs.get("disable_log_stats"):
+        fields["log_engine_metrics"] = False
     modules = kwargs.pop("lora_modules", None)
     if modules is not None:
         from headrace.cli.llm.lora_modules import lora_config
