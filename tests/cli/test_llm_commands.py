@@ -94,6 +94,7 @@ def test_keys_come_from_the_environment_and_needless_options_of_vllm_are_told(
         server.says("Serving. Press Ctrl-C to stop.")
         assert "--uvicorn-log-level is not needed" in server.output
         assert "pretend: ready" in server.output
+        assert "is warm after" not in server.output
         assert here.call("llm", "chat", "Hello", "--url", address(server)).returncode == 1
         answer = here.call("llm", "chat", "Hello", "--url", address(server), "--api-key", "secret-of-vllm")
         assert answer.returncode == 0
