@@ -118,6 +118,7 @@ def test_replicas_and_deployments_tell_their_state(http: httpx.Client, url: str)
         assert value(seen, "ray_serve_deployment_replica_starts_total", **WORKER, replica=replica_id) == 1
         assert value(seen, "ray_serve_num_ongoing_requests", **WORKER, replica=replica_id) == 0
         assert value(seen, "ray_serve_replica_processing_queries", **WORKER, replica=replica_id) == 0
+        assert 0 <= value(seen, "ray_serve_replica_utilization_percent", **WORKER, replica=replica_id) < 100
         assert value(seen, "ray_serve_event_loop_blocked_seconds", **WORKER, replica=replica_id) == 0
         assert value(seen, "process_resident_memory_bytes", **WORKER, replica=replica_id) > 0
     assert value(seen, "ray_serve_deployment_replica_healthy_total", **WORKER) == 2

@@ -118,6 +118,12 @@ PROCESSING = _add(
     _REPLICA,
     also="serve_num_ongoing_requests",
 )
+UTILIZATION = _add(
+    "serve_replica_utilization_percent",
+    "gauge",
+    "Share of max_ongoing_requests that was taken in the last ten minutes, percent.",
+    _REPLICA,
+)
 LOOP_BLOCKED = _add(
     "serve_event_loop_blocked_seconds",
     "gauge",

@@ -47,6 +47,11 @@ class RequestCounts:
         else:
             self._errors[route, failure] = self._errors.get((route, failure), 0) + 1
 
+    @property
+    def worked_s(self) -> float:
+        """Durations of all requests that are done, together, seconds."""
+        return sum(counted.sum for counted in list(self._routes.values()))
+
     def families(self) -> Iterator[Metric]:
         routes = [({"route": route}, counted) for route, counted in list(self._routes.items())]
         errors = list(self._errors.items())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.observe import catalogue
 from headrace.observe.collectors import add_collector, collect_process
 from headrace.observe.exposition import Family
 from headrace.observe.router_loads import router_families
+from headrace.observe.utilization import Utilization
 from headrace.replica.service import ReplicaService
 from headrace.replica.vitals import LoopProbe
 from headrace.router.hub import RouterHub
@@ -37,6 +39,7 @@ class ReplicaMetrics:
         self._probe = probe
         self._hub = hub
         self._blocked_s = 0.0
+        self._utilization = Utilization(monotonic())
         add_collector(self._own)
         add_collector(self._calls, labelled=True)
 
@@ -51,6 +54,8 @@ class ReplicaMetrics:
         yield from catalogue.STARTS.family([({}, 1)])
         yield from service.counts.families()
         yield from catalogue.PROCESSING.family([({}, service.ongoing)])
+        used = self._utilization.percent(monotonic(), service.counts.worked_s, service.max_ongoing)
+        yield from catalogue.UTILIZATION.family([({}, used)])
         yield from catalogue.LOOP_BLOCKED.family([({}, self._blocked_s)])
         yield from catalogue.LOOP_LATENCY.family([(loop, probe.latency_ms)])
         yield from catalogue.LOOP_TASKS.family([(loop, probe.tasks())])

@@ -256,17 +256,28 @@ def _autoscaling() -> tuple[Panel, ...]:
 def _processes() -> tuple[Panel, ...]:
     return (
         Panel(
+            width=6,
             title="CPU by replica",
             description="Cores in use.",
             queries=(Query(total("replica", rate("process_cpu_seconds_total", REPLICA)), "{{replica}}"),),
         ),
         Panel(
+            width=6,
             title="Memory by replica",
             description="Resident memory. What rises for hours is a leak.",
             queries=(Query(total("replica", f"process_resident_memory_bytes{{{REPLICA}}}"), "{{replica}}"),),
             unit="bytes",
         ),
         Panel(
+            width=6,
+            title="How full replicas are",
+            description="Share of max_ongoing_requests that was taken, over ten minutes.",
+            queries=(Query(f"max by (replica) (serve_replica_utilization_percent{{{REPLICA}}})", "{{replica}}"),),
+            unit="percent",
+            maximum=100,
+        ),
+        Panel(
+            width=6,
             title="Tasks by replica",
             description="Tasks of the event loop that are not done.",
             queries=(
