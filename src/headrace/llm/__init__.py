@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from headrace.llm.engines.protocol import InferenceEngine as InferenceEngine
     from headrace.llm.engines.protocol import ModelInfo as ModelInfo
     from headrace.llm.ingress import LLMIngress as LLMIngress
+    from headrace.llm.prefill_decode import PDServingArgs as PDServingArgs
+    from headrace.llm.prefill_decode import build_pd_openai_app as build_pd_openai_app
     from headrace.llm.request_error import LLMRequestError as LLMRequestError
     from headrace.llm.server import LLMServer as LLMServer
 
@@ -45,8 +47,10 @@ _HOMES = {
     "LoraConfig": "config_model_loading",
     "ModelInfo": "engines.protocol",
     "ModelLoadingConfig": "config_model_loading",
+    "PDServingArgs": "prefill_decode",
     "build_llm_deployment": "build",
     "build_openai_app": "build",
+    "build_pd_openai_app": "prefill_decode",
 }
 
 __all__ = sorted(_HOMES)

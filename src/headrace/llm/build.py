@@ -65,7 +65,16 @@ def build_openai_app(llm_serving_args: LLMServingArgs | Mapping[str, Any]) -> se
         ConfigError: something is wrong, or cannot be given here.
     """
     args = llm_serving_args if isinstance(llm_serving_args, LLMServingArgs) else LLMServingArgs(**llm_serving_args)
-    deployments = {config.model_id: build_llm_deployment(config) for config in args.llm_configs}
+    return openai_front(args, {config.model_id: build_llm_deployment(config) for config in args.llm_configs})
+
+
+def openai_front(args: LLMServingArgs, deployments: Mapping[str, serve.Application[Any]]) -> serve.Application[Any]:
+    """The front of the API before the deployments of these models.
+
+    Args:
+        args: whose `llm_configs` are the models, as clients see them.
+        deployments: by model id.
+    """
     front = args.ingress_cls_config
     cls = load_class(front.ingress_cls) or LLMIngress
     options: dict[str, Any] = {"max_ongoing_requests": MAX_ONGOING_REQUESTS, **args.ingress_deployment_config}
