@@ -17,6 +17,9 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     # GiB; it would take nearly half of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    # Each engine would bind its threads to the same cores as the others', and they wait for each other busily.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
     # Some of vLLM's functions are compiled when they are first used, eager or not.
     "TORCHDYNAMO_DISABLE": "1",
 }

@@ -43,7 +43,7 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-def test_a_replica_is_replaced_when_its_engine_core_was_killed_and_leaves_nothing_when_it_is_killed(
+def test_a_replica_is_replaced_at_once_when_its_engine_core_was_killed_and_leaves_nothing_when_it_is_killed(
     http: httpx.Client, model: Path
 ) -> None:
     from headrace.llm import LLMConfig, LLMServer
@@ -51,7 +51,8 @@ def test_a_replica_is_replaced_when_its_engine_core_was_killed_and_leaves_nothin
     config = LLMConfig(
         model_loading_config={"model_id": "tiny", "model_source": str(model)},
         engine_kwargs=ENGINE_KWARGS,
-        deployment_config={"health_check_period_s": 0.5},
+        # None of the checks is waited for.
+        deployment_config={"health_check_period_s": 60.0},
     )
     serve.run(LLMServer.bind(config))
     name = "LLMServer:tiny"
@@ -59,9 +60,15 @@ def test_a_replica_is_replaced_when_its_engine_core_was_killed_and_leaves_nothin
     of_first = processes_of(first.pid)
     core = next(process for process in of_first if process.children())
 
-    os.kill(core.pid, signal.SIGKILL)
-    until(lambda: first.replica_id not in ids(name), seconds=60)
-    until(lambda: all(ended(process) for process in of_first), seconds=60)
+    request = {"model": "tiny", "prompt": "The wheel", "max_tokens": 500, "ignore_eos": True, "stream": True}
+    with http.stream("POST", "/v1/completions", json=request) as response:
+        events = response.iter_lines()
+        assert "choices" in next(events)
+        os.kill(core.pid, signal.SIGKILL)
+        # The answer ends with an error, and not by a connection that breaks.
+        assert [event for event in events if '"error"' in event]
+    until(lambda: first.replica_id not in ids(name), seconds=10)
+    until(lambda: all(ended(process) for process in of_first), seconds=10)
 
     # Another is on its way; it is killed as soon as it has processes of its own.
     def starting() -> list[Any]:

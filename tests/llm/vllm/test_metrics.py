@@ -6,6 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+pytest.importorskip("vllm")
 pytestmark = pytest.mark.full
 
 HELLO = [{"role": "user", "content": "hello there, how are you today? " * 8}]

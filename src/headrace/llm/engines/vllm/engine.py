@@ -8,12 +8,13 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
 
-from headrace.exceptions import ConfigError
+import headrace as serve
+from headrace.exceptions import ConfigError, HeadraceError
 from headrace.llm.config import LLMConfig
 from headrace.llm.engines.protocol import EngineLoad, EngineRequest, EngineResponse, LoadingProgress, ModelInfo
 from headrace.llm.engines.vllm import imports
@@ -50,7 +51,10 @@ PATHS = frozenset(
 """Paths of the API that vLLM may answer, depending on the model."""
 
 _WORKER_EXTENSION = "headrace.llm.engines.vllm.worker_extension.WorkerExtension"
-_SECONDS_TO_STOP = 10.0
+# What of vLLM's has not ended by then is killed. Its processes have nothing to save, and take much longer to take their
+# interpreters apart.
+_SECONDS_TO_STOP = 1.0
+_DEATH_CHECKED_EVERY_S = 0.2
 # Paths whose requests may say how urgent they are.
 _WITH_PRIORITY = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
@@ -77,6 +81,8 @@ class VLLMEngine:
         self._with_priorities = False
         self._loading: asyncio.Task[Any] | None = None
         self._others: set[int] = set()
+        self._started: list[psutil.Process] = []
+        self._watching: asyncio.Task[None] | None = None
 
     # Start.
 
@@ -98,11 +104,14 @@ class VLLMEngine:
             self._loading = asyncio.create_task(asyncio.to_thread(self._load, vllm, args, vllm_config))
             self._engine = engine = await asyncio.shield(self._loading)
             count_requests(engine.output_processor)
+            self._started = self._processes()
             loading.tell(LoadingProgress("warming up"))
             await engine.reset_mm_cache()
             tasks = await engine.get_supported_tasks()
             self._app = app = vllm.build_app(args, tasks, engine.model_config)
             await vllm.init_app_state(engine, app.state, args, tasks)
+            # vLLM tells its HTTP server to end when the engine core has died. We look ourselves.
+            app.state.server = SimpleNamespace(should_exit=False)
             await self._lifespan.enter_async_context(app.router.lifespan_context(app))
             weights = await self._weights_bytes(args)
             loading.tell(LoadingProgress("ready", 1.0, weights))
@@ -111,6 +120,7 @@ class VLLMEngine:
         )
         self._paths = api_paths(app.routes, PATHS)
         self._with_priorities = engine.scheduler_config.policy == "priority"
+        self._watching = asyncio.create_task(self._watch(engine))
         return ModelInfo(
             model_id=self._config.model_id,
             max_model_len=engine.model_config.max_model_len,
@@ -176,6 +186,14 @@ class VLLMEngine:
             raise RuntimeError("vLLM has not started")
         await self._engine.check_health()
 
+    async def _watch(self, engine: Any) -> None:
+        """Have the replica replaced when the engine core has died: it cannot be started again by itself."""
+        # vLLM has nothing to wait on for this.
+        while not engine.errored:  # noqa: ASYNC110
+            await asyncio.sleep(_DEATH_CHECKED_EVERY_S)
+        with contextlib.suppress(HeadraceError):  # outside of a replica whoever uses the engine sees to it
+            serve.get_replica_context().fail("vLLM's engine core has died")
+
     def load(self) -> EngineLoad:
         """See `InferenceEngine.load`."""
         if self._engine is None:
@@ -236,7 +254,9 @@ class VLLMEngine:
         if self._engine is None and self._loading is not None:
             # The start was given up, or failed. A thread cannot be: what it started is ended below.
             self._loading.add_done_callback(_shut_down_late)
-        mine = self._processes()
+        if self._watching is not None:
+            self._watching.cancel()
+        mine = list({*self._started, *self._processes()})
         engine, self._engine = self._engine, None
         if engine is not None:
             with contextlib.suppress(Exception):
@@ -295,7 +315,7 @@ def _is_of_vllm(process: psutil.Process) -> bool:
 
 def _end(processes: list[psutil.Process]) -> None:
     """Those that outlived the shutdown."""
-    _, alive = psutil.wait_procs(processes, timeout=1)
+    _, alive = psutil.wait_procs(processes, timeout=0.1)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
