@@ -19,7 +19,6 @@ from headrace.config.problems import config_error, nearest, problems_of
 from headrace.deployments import Application
 from headrace.exceptions import ApplicationBuildError, ConfigError
 
-
 _INSTEAD_OF_RAYS = {"ray.serve.llm": "headrace.llm"}
 """Modules that config files written for Ray Serve name. Their builders would make applications of Ray's."""
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from headrace.config.placement import Strategy
 from headrace.exceptions import ConfigError
 from headrace.llm import LLMConfig
-from headrace.llm.config_accelerators import Kind
-from headrace.llm.config_placement import PlacementGroupConfig
+from headrace.llm.config.accelerators import Kind
+from headrace.llm.config.placement import PlacementGroupConfig
 from headrace.llm.parallelism import ParallelSizes, hardware_kind, place_replica
 from headrace.llm.server_options import server_options
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.llm.generation.scripted_engine import ScriptedEngine
 
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import LoadingProgress
 from headrace.llm.engines.simulated import SimulatedEngine
 from headrace.llm.generation.engine import GenerationEngine

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from headrace.llm.build import build_llm_deployment as build_llm_deployment
     from headrace.llm.build import build_openai_app as build_openai_app
     from headrace.llm.callbacks import CallbackBase as CallbackBase
-    from headrace.llm.config import LLMConfig as LLMConfig
-    from headrace.llm.config_model_loading import CloudMirrorConfig as CloudMirrorConfig
-    from headrace.llm.config_model_loading import LoraConfig as LoraConfig
-    from headrace.llm.config_model_loading import ModelLoadingConfig as ModelLoadingConfig
-    from headrace.llm.config_serving_args import LLMServingArgs as LLMServingArgs
+    from headrace.llm.config.llm_config import LLMConfig as LLMConfig
+    from headrace.llm.config.model_loading import CloudMirrorConfig as CloudMirrorConfig
+    from headrace.llm.config.model_loading import LoraConfig as LoraConfig
+    from headrace.llm.config.model_loading import ModelLoadingConfig as ModelLoadingConfig
+    from headrace.llm.config.serving_args import LLMServingArgs as LLMServingArgs
     from headrace.llm.engines.protocol import EngineRequest as EngineRequest
     from headrace.llm.engines.protocol import EngineResponse as EngineResponse
     from headrace.llm.engines.protocol import InferenceEngine as InferenceEngine
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "BatchConfig": "batch.config",
     "CallbackBase": "callbacks",
-    "CloudMirrorConfig": "config_model_loading",
+    "CloudMirrorConfig": "config.model_loading",
     "EngineRequest": "engines.protocol",
     "EngineResponse": "engines.protocol",
     "InferenceEngine": "engines.protocol",
-    "LLMConfig": "config",
+    "LLMConfig": "config.llm_config",
     "LLMIngress": "ingress",
     "LLMRequestError": "request_error",
     "LLMServer": "server",
-    "LLMServingArgs": "config_serving_args",
-    "LoraConfig": "config_model_loading",
+    "LLMServingArgs": "config.serving_args",
+    "LoraConfig": "config.model_loading",
     "ModelInfo": "engines.protocol",
-    "ModelLoadingConfig": "config_model_loading",
+    "ModelLoadingConfig": "config.model_loading",
     "PDServingArgs": "prefill_decode",
     "build_llm_deployment": "build",
     "build_openai_app": "build",

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 import headrace as serve
-from headrace.llm.config import LLMConfig
-from headrace.llm.config_model_loading import is_cloud_address
+from headrace.llm.config.llm_config import LLMConfig
+from headrace.llm.config.model_loading import is_cloud_address
 
 ADAPTER_FILE = "adapter_config.json"
 """What makes a folder an adapter, as PEFT saves them."""

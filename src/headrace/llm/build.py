@@ -9,8 +9,8 @@ import headrace as serve
 from headrace.llm.api import ApiKey, RateLimiter
 from headrace.llm.batch.config import BatchConfig
 from headrace.llm.batch.service import BatchService
-from headrace.llm.config import LLMConfig
-from headrace.llm.config_serving_args import LLMServingArgs, load_class
+from headrace.llm.config.llm_config import LLMConfig
+from headrace.llm.config.serving_args import LLMServingArgs, load_class
 from headrace.llm.ingress import LLMIngress
 from headrace.llm.server import LLMServer, made_application, read_config
 from headrace.llm.server_options import MAX_ONGOING_REQUESTS, for_the_front, server_name

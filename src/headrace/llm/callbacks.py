@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 from headrace.exceptions import ConfigError, HeadraceError
-from headrace.llm.config import LLMConfig
-from headrace.llm.config_callback import CallbackConfig
+from headrace.llm.config.callback import CallbackConfig
+from headrace.llm.config.llm_config import LLMConfig
 
 logger = logging.getLogger("headrace.llm")
 

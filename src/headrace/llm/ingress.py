@@ -10,7 +10,7 @@ from headrace.llm.adapters import known_adapters
 from headrace.llm.api import ApiKey, HandleBackend, HandleLimiter, create_front
 from headrace.llm.api.asgi import ASGIApp
 from headrace.llm.batch.routes import BatchRoutes
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.server_options import scales_to_zero
 from headrace.llm.sleep_routes import HandleSleeper, sleep_mounts
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from headrace.config.problems import shown
 from headrace.exceptions import ConfigError
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 
 PARAMS = "kv_transfer_params"
 

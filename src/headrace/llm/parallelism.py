@@ -13,8 +13,8 @@ from typing import Any
 
 from headrace.config.placement import Strategy
 from headrace.exceptions import ConfigError
-from headrace.llm.config_accelerators import Kind
-from headrace.llm.config_placement import PlacementGroupConfig
+from headrace.llm.config.accelerators import Kind
+from headrace.llm.config.placement import PlacementGroupConfig
 from headrace.llm.engines import GpuUse
 
 Bundle = dict[str, float]

@@ -25,8 +25,8 @@ from headrace.config.problems import shown
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.llm.batch.config import BatchConfig
 from headrace.llm.build import build_llm_deployment, openai_front
-from headrace.llm.config import LLMConfig
-from headrace.llm.config_serving_args import IngressClsConfig, LLMServingArgs
+from headrace.llm.config.llm_config import LLMConfig
+from headrace.llm.config.serving_args import IngressClsConfig, LLMServingArgs
 from headrace.llm.kv_transfer import replica_config, transfer_config, uses_nixl
 from headrace.llm.parallelism import ParallelSizes
 from headrace.llm.remote_prefill import RemotePrefill

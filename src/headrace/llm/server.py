@@ -19,7 +19,7 @@ from headrace.llm.adapters import HeldAdapters, known_adapters
 from headrace.llm.api import AnswerItem, LocalBackend, answer_items, create_front
 from headrace.llm.batch.priority_gate import PriorityGate
 from headrace.llm.callbacks import Callbacks
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines import make_engine
 from headrace.llm.engines.protocol import (
     EngineLoad,
@@ -31,7 +31,7 @@ from headrace.llm.engines.protocol import (
 )
 from headrace.llm.latency_window import LatencyWindow
 from headrace.llm.method_requests import PATHS, answer_of, request_body
-from headrace.llm.metrics_answers import AnswerMetrics, AnswerRecord, outcome_of
+from headrace.llm.metrics.answers import AnswerMetrics, AnswerRecord, outcome_of
 from headrace.llm.refusals import asleep_response, overloaded_response
 from headrace.llm.server_options import batch_places, most_under_way, server_name, server_options
 from headrace.llm.sleep_routes import HandleSleeper, sleep_mounts

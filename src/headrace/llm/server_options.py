@@ -10,8 +10,8 @@ from headrace.client import machine_gpus
 from headrace.config.autoscaling import AutoscalingConfig
 from headrace.config.ray_actor_options import RayActorOptions, RuntimeEnv
 from headrace.exceptions import ConfigError
-from headrace.llm.config import LLMConfig
-from headrace.llm.config_accelerators import Kind, kind_of_type
+from headrace.llm.config.accelerators import Kind, kind_of_type
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines import check_installed, engine_named
 from headrace.llm.engines.protocol import ModelInfo
 from headrace.llm.parallelism import ParallelSizes, ReplicaPlacement, hardware_kind, place_replica

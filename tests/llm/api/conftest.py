@@ -14,7 +14,7 @@ import pytest
 import headrace as serve
 from headrace import client as driver
 from headrace.llm.api import LocalBackend, create_front
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.simulated.engine import SimulatedEngine
 
 MODEL = "org/sim"

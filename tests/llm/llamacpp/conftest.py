@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.llm.tiny_gguf import make_tiny_gguf
 
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.llamacpp import LlamaCppEngine
 
 # They import what is not installed without the extra.

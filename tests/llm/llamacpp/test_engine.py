@@ -13,7 +13,7 @@ from llama_cpp import Llama
 from tests.llm.generation.scripted_engine import ask, ask_stream, chat, streamed_text
 
 from headrace.exceptions import ConfigError
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.llamacpp import LlamaCppEngine
 from headrace.llm.engines.protocol import EngineRequest, LoadingProgress
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.llm.tiny_llama import make_tiny_llama
 
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.transformers import TransformersEngine
 
 # They import what is not installed without the extra.

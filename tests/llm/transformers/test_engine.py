@@ -14,7 +14,7 @@ from tests.llm.transformers.conftest import started
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from headrace.exceptions import ConfigError
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import EngineRequest, LoadingProgress
 from headrace.llm.engines.transformers import TransformersEngine
 

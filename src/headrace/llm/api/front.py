@@ -35,7 +35,7 @@ from headrace.llm.api.request_body import read_body, unless_disconnected
 from headrace.llm.api.request_fields import read_fields
 from headrace.llm.api.token_usage import TokenCount, estimated_tokens
 from headrace.llm.engines.protocol import EngineRequest
-from headrace.llm.metrics_overhead import OverheadMetrics
+from headrace.llm.metrics.overhead import OverheadMetrics
 from headrace.llm.routing.routing_hint import MAX_PREFIX_BYTES, RoutingHint
 
 logger = logging.getLogger("headrace.llm")

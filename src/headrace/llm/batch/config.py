@@ -13,8 +13,8 @@ class BatchConfig(ConfigModel):
     """How `/v1/files` and `/v1/batches` work.
 
     Attributes:
-        folder: where files and batches are kept, in a folder of the application's name; "" for `headrace/batches` in the
-            user's data folder (`$XDG_DATA_HOME`, or `~/.local/share`). On a cluster, one that is there on every node.
+        folder: where files and batches are kept, in a folder of the application's name; "" for `headrace/batches` in
+            the user's data folder (`$XDG_DATA_HOME`, or `~/.local/share`). On a cluster, one that all nodes have.
         concurrency: requests under way at a time, of all batches together.
         max_file_bytes: longest file that may be uploaded.
     """

@@ -15,7 +15,7 @@ from headrace.config.problems import wrong_choice
 from headrace.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from headrace.llm.config import LLMConfig
+    from headrace.llm.config.llm_config import LLMConfig
     from headrace.llm.engines.protocol import InferenceEngine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.llamacpp.settings import LlamaCppSettings
 from headrace.llm.generation.batching.engine import BatchingEngine, LoadedModel, Report
 from headrace.llm.generation.engine import GenerationEngine

@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.exceptions import ConfigError
 from headrace.llm.api.errors import ApiError, openai_body
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import EngineLoad, EngineRequest, EngineResponse, LoadingProgress, ModelInfo
 from headrace.llm.engines.simulated.embedding import embeddings_body
 from headrace.llm.engines.simulated.events import ChatEvents, CompletionEvents, Events

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import LoadingProgress
 from headrace.llm.engines.transformers.settings import TransformersSettings
 from headrace.llm.generation.batching.constraints import Constraints

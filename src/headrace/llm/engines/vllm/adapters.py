@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from headrace.exceptions import ConfigError
-from headrace.llm.config_model_loading import LoraConfig, is_cloud_address
+from headrace.llm.config.model_loading import LoraConfig, is_cloud_address
 
 logger = logging.getLogger("headrace.llm.vllm")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.config.problems import nearest, shown
 from headrace.exceptions import ConfigError
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 
 # Of vLLM's own HTTP server, which is not started: Headrace's proxy is in its place.
 _OF_HTTP_SERVER = "belongs to vLLM's own HTTP server, in whose place Headrace answers; set it there"

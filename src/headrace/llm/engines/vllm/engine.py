@@ -15,7 +15,7 @@ import psutil
 
 import headrace as serve
 from headrace.exceptions import ConfigError, HeadraceError
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import EngineLoad, EngineRequest, EngineResponse, LoadingProgress, ModelInfo
 from headrace.llm.engines.vllm import imports
 from headrace.llm.engines.vllm.adapters import Adapters

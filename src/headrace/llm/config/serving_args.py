@@ -13,7 +13,7 @@ from headrace.config.problems import shown
 from headrace.exceptions import ConfigError
 from headrace.llm.api import ApiKey, read_api_keys
 from headrace.llm.batch.config import BatchConfig
-from headrace.llm.config import LLMConfig
+from headrace.llm.config.llm_config import LLMConfig
 
 
 def _from_file(given: Any) -> Any:

@@ -15,10 +15,10 @@ from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.model import ConfigModel, Flag
 from headrace.config.problems import mistake, shown
 from headrace.exceptions import ConfigError
-from headrace.llm.config_accelerators import AcceleratorConfig, AcceleratorType, kind_of_type
-from headrace.llm.config_callback import CallbackConfig
-from headrace.llm.config_model_loading import CloudMirrorConfig, LoraConfig, ModelLoadingConfig
-from headrace.llm.config_placement import PlacementGroupConfig
+from headrace.llm.config.accelerators import AcceleratorConfig, AcceleratorType, kind_of_type
+from headrace.llm.config.callback import CallbackConfig
+from headrace.llm.config.model_loading import CloudMirrorConfig, LoraConfig, ModelLoadingConfig
+from headrace.llm.config.placement import PlacementGroupConfig
 from headrace.llm.engines import engine_named
 
 _MODEL_NAMES = ("model", "model_id", "served_model_name")

@@ -1,0 +1,1 @@
+"""What users set: a model, its engine, the deployment around them, and the application of several."""
