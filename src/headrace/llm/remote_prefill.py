@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,8 @@ from headrace.llm.kv_transfer import PARAMS, decode_fields, prefill_fields
 from headrace.llm.routing.routing_hint import MAX_PREFIX_BYTES, RoutingHint
 
 logger = logging.getLogger("headrace.llm")
+
+_LOOKED_EVERY_S = 0.25
 
 
 class RemotePrefill:
@@ -80,9 +83,7 @@ class RemotePrefill:
     async def _computed(self, request: EngineRequest, fields: dict[str, Any]) -> Any:
         """The prefill deployment's answer; None where it has none."""
         try:
-            if not self._handle.running_replicas_populated():
-                raise HeadraceError("no replica is ready")
-            response = await self._prefill.respond(request, self._affinity(request, fields.get("model")))
+            response = await self._ask(request, self._affinity(request, fields.get("model")))
             if response.status < 400 and isinstance(response.body, bytes):
                 answer = msgspec.json.decode(response.body)
                 self._prefills.inc(tags={"model": self._model_id, "outcome": "done"})
@@ -93,6 +94,18 @@ class RemotePrefill:
         self._prefills.inc(tags={"model": self._model_id, "outcome": "failed"})
         logger.warning("model %s: a prompt is computed by decode, since prefill failed: %s", self._model_id, reason)
         return None
+
+    async def _ask(self, request: EngineRequest, affinity: Affinity) -> EngineResponse:
+        """Raises as soon as no replica is left: the call would wait for the next, which may take minutes to load."""
+        asking = asyncio.ensure_future(self._prefill.respond(request, affinity))
+        try:
+            while not asking.done():
+                if not self._handle.running_replicas_populated():
+                    raise HeadraceError("no replica is ready")
+                await asyncio.wait({asking}, timeout=_LOOKED_EVERY_S)
+            return asking.result()
+        finally:
+            asking.cancel()
 
     def _affinity(self, request: EngineRequest, model: Any) -> Affinity:
         adapter_id = model if isinstance(model, str) and model.startswith(f"{self._model_id}:") else ""
