@@ -64,6 +64,7 @@ def test_a_number_from_outside_survives_a_killed_controller(http: httpx.Client, 
     replicas, controller = ids("Light"), instance.status().controller_pid
     os.kill(controller, signal.SIGKILL)
     until(lambda: instance.status().controller_pid != controller)
+    until(lambda: settled(2))
     assert deployment("Light").target_num_replicas == 2 and ids("Light") == replicas
     assert scale(instance, {"target_num_replicas": 3}).status_code == 200
     until(lambda: settled(3))

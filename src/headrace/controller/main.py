@@ -30,7 +30,10 @@ def main(process: ProcessContext) -> None:
         uvloop.run(serve(process))
     except StartupError as error:
         # For clients, who would wait in vain; nobody may be looking at the log.
-        (process.session_dir / CONTROLLER_ERROR).write_text(str(error))
+        # It is read while it is written, time and again: whole, or not there.
+        unfinished = process.session_dir / f"{CONTROLLER_ERROR}.new"
+        unfinished.write_text(str(error))
+        unfinished.replace(process.session_dir / CONTROLLER_ERROR)
         sys.exit(f"headrace: the controller cannot start: {error}")
     except ConnectionError:
         pass  # the root is gone, and we go with it
