@@ -15,12 +15,15 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from headrace.cli.app import app
+from headrace.cli.messages import err, out
 
 from .answering import answering, application, deployment, details
 
 
 def headrace(*arguments: str) -> Result:
     """The command in this process, without a terminal."""
+    # Whoever imported the consoles first has decided how wide they are.
+    out.width = err.width = 200
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
 
 

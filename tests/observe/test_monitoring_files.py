@@ -30,7 +30,7 @@ VLLM_LABELS = {"model_name", "engine", "finished_reason"}
 
 def of_models() -> set[str]:
     """Names that the LLM part counts under, as any user code may."""
-    texts = [path.read_text() for path in (PACKAGE / "llm").glob("metrics_*.py")]
+    texts = [path.read_text() for path in (PACKAGE / "llm").rglob("*.py")]
     return {name for text in texts for name in re.findall(r'"(serve_llm_\w+)"', text)}
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from headrace.exceptions import ConfigError
 
 
@@ -57,6 +55,8 @@ def _put(found: dict[str, Any], path: list[str], value: Any, written: str) -> No
 
 
 def _value(written: str, text: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headrace.exceptions import ConfigError
 
 _SHORT = {
@@ -150,6 +148,8 @@ def _from_files(options: Sequence[tuple[str, list[str]]]) -> list[tuple[str, lis
 
 
 def _read_file(path: str) -> Iterator[tuple[str, list[str]]]:
+    import yaml
+
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
