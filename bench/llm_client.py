@@ -24,7 +24,8 @@ class Answer:
         tokens: when each event with text was there.
         text: all of it.
         cached_tokens: of the prompt, that were in the KV cache; None where the server does not say.
-        prompt_tokens: None where the server does not say.
+        prompt_tokens, answer_tokens: as the server counted them; None where it does not say. Several tokens may come
+            in one event, and one that is half a character in none.
         error: what went wrong; None for nothing.
     """
 
@@ -33,6 +34,7 @@ class Answer:
     text: str = ""
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
+    answer_tokens: int | None = None
     error: str | None = None
 
 
@@ -46,7 +48,9 @@ def chat_body(model: str, prompt: str | list[dict[str, str]], tokens: int) -> by
             "max_tokens": tokens,
             "min_tokens": tokens,
             "ignore_eos": True,
-            "temperature": 0,
+            # A random model's likeliest token is often the same one for ever, and may be one without text.
+            "temperature": 1,
+            "seed": 1,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -92,7 +96,7 @@ def _read_all(answer: Answer, events: list[bytes]) -> None:
             answer.text += choice["delta"].get("content") or ""
         usage = chunk.get("usage")
         if usage:
-            answer.prompt_tokens = usage["prompt_tokens"]
+            answer.prompt_tokens, answer.answer_tokens = usage["prompt_tokens"], usage["completion_tokens"]
             answer.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
 
 

@@ -49,11 +49,12 @@ class Figures:
         wrong = next((answer.error for answer in answers if answer.error is not None), None)
         if wrong is not None:
             raise SystemExit(f"a request failed: {wrong}")
+        answers = [answer for answer in answers if answer.tokens]
         ended = max(answer.tokens[-1] for answer in answers)
         began = min(answer.began for answer in answers)
         between = [b - a for answer in answers for a, b in itertools.pairwise(answer.tokens)]
         return cls(
-            sum(len(answer.tokens) for answer in answers) / (ended - began),
+            sum(answer.answer_tokens or 0 for answer in answers) / (ended - began),
             statistics.median(answer.tokens[0] - answer.began for answer in answers),
             statistics.median(between),
             statistics.quantiles(between, n=10)[-1],
