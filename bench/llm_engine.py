@@ -110,7 +110,7 @@ def main() -> int:
         if model is None:
             from tests.llm.tiny_llama import make_tiny_llama
 
-            sizes = {"hidden_size": arguments.hidden_size, "layers": arguments.layers, "vocabulary": 4096}
+            sizes = {"hidden_size": arguments.hidden_size, "layers": arguments.layers, "vocabulary": 512}
             model = make_tiny_llama(Path(folder), **sizes)
         flags = ["--served-model-name", MODEL_ID, "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager"]
         here = Path(sys.executable).parent

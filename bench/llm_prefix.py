@@ -106,7 +106,7 @@ def main() -> int:
 
     table = Table("policy", "prompt tokens", "in the cache", "first token p50", "p90")
     with tempfile.TemporaryDirectory(prefix="hb-model-") as folder:
-        sizes = {"hidden_size": arguments.hidden_size, "layers": arguments.layers, "vocabulary": 4096}
+        sizes = {"hidden_size": arguments.hidden_size, "layers": arguments.layers, "vocabulary": 512}
         model = make_tiny_llama(Path(folder), **sizes)
         for name, router in ROUTERS.items():
             with serving(model, router) as port:
