@@ -75,7 +75,8 @@ def day(peak: float = 100.0) -> LoadTrace:
     since = hours * 60.0 - 20 * 60.0
     spike = np.interp(since, [0.0, 1.0, 11.0, 41.0], [0.0, 1.0, 1.0, 0.0])
     rates += (peak - rates) * spike
-    return LoadTrace("day", edges, rates)
+    # Older versions of NumPy do not tell type checkers that it is of float64 as it is.
+    return LoadTrace("day", edges, rates.astype(np.float64, copy=False))
 
 
 TRACES: dict[str, Callable[[float], LoadTrace]] = {"steps": steps, "ramp": ramp, "day": day}
