@@ -66,7 +66,7 @@ def ramp(peak: float = 100.0, ramp_s: float = 600.0, hold_s: float = 300.0) -> L
 
 def day(peak: float = 100.0) -> LoadTrace:
     """24 hours from midnight: a quiet night, two busy times of day, and at 20:00 a spike of ten minutes to the peak."""
-    edges = np.arange(0.0, DAY_S + 1.0, 30.0)
+    edges = np.arange(0.0, DAY_S + 1.0, 30.0, dtype=np.float64)
     hours = (edges[:-1] + 15.0) / 3600.0
     morning = np.exp(-(((hours - 10.5) / 2.2) ** 2))
     evening = np.exp(-(((hours - 17.5) / 3.0) ** 2))
@@ -75,8 +75,7 @@ def day(peak: float = 100.0) -> LoadTrace:
     since = hours * 60.0 - 20 * 60.0
     spike = np.interp(since, [0.0, 1.0, 11.0, 41.0], [0.0, 1.0, 1.0, 0.0])
     rates += (peak - rates) * spike
-    # Older versions of NumPy do not tell type checkers that it is of float64 as it is.
-    return LoadTrace("day", edges, rates.astype(np.float64, copy=False))
+    return LoadTrace("day", edges, rates)
 
 
 TRACES: dict[str, Callable[[float], LoadTrace]] = {"steps": steps, "ramp": ramp, "day": day}
