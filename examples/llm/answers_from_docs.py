@@ -142,5 +142,8 @@ class Arguments(BaseModel):
 
 def build(arguments: Arguments) -> serve.Application:
     """The three deployments, bound into one application."""
-    model = build_llm_deployment(LLMConfig(model=arguments.model, llm_engine=arguments.engine))
+    # What has no model is told to take its time, so that its answer is seen to come bit by bit.
+    pace = {"time_per_output_token_s": 0.02} if arguments.engine == "simulated" else {}
+    config = LLMConfig(model=arguments.model, llm_engine=arguments.engine, engine_kwargs=pace)
+    model = build_llm_deployment(config)
     return Answers.bind(PassageIndex.bind(Embedder.bind(), arguments.pages), model)

@@ -99,5 +99,6 @@ def test_questions_are_answered_with_the_passages_that_are_about_them(instance: 
         answer, _, sources = "".join(pieces).partition("Sources:")
         assert len(answer.split()) > 10
         assert "updates.md, Going back" in sources
+        assert len(pieces) > 3
     finally:
         serve.delete("answers")

@@ -112,21 +112,35 @@ def wait_until_running(
 @contextmanager
 def showing_starts(details: Callable[[], dict[str, Any]], names: Collection[str], console: Console) -> Iterator[None]:
     """Show how the named applications start, while the body of the `with` statement waits for them."""
+    with StartingReplicas(console) as starting:
+
+        def look() -> None:
+            now = details()["applications"]
+            starting.show([now[name] for name in names if name in now])
+
+        with looking(look):
+            yield
+
+
+@contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` time and again while the body of the `with` statement runs, and once more at its end.
+
+    What it raises of ours is passed over: the body will tell what is wrong.
+    """
     done = threading.Event()
 
-    def look(starting: StartingReplicas) -> None:
+    def look_until_done() -> None:
         finished = False
         while not finished:
             finished = done.wait(_LOOK_EVERY_S)  # and then once more, for what it has come to
-            with suppress(HeadraceError):  # the body of the statement will tell what is wrong
-                now = details()["applications"]
-                starting.show([now[name] for name in names if name in now])
+            with suppress(HeadraceError):
+                look()
 
-    with StartingReplicas(console) as starting:
-        thread = threading.Thread(target=look, args=(starting,), name="headrace-progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    thread = threading.Thread(target=look_until_done, name="headrace-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

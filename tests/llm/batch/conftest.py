@@ -1,3 +1,5 @@
-from tests.llm.serving.conftest import http, instance, sessions_folder
+"""An instance with real processes, as the tests of the core have it."""
+
+from tests.serve.conftest import http, instance, sessions_folder
 
 __all__ = ["http", "instance", "sessions_folder"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from headrace.cli.messages import bars_on_screen
+from headrace.cli.progress import looking
 from headrace.cli.status_view import running_replicas
-from headrace.exceptions import HeadraceError
 
-_LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 5.0
 """How often a line says how far a replica is, where there is no terminal."""
 
@@ -132,22 +130,12 @@ class LoadingView:
 @contextmanager
 def showing_loading(details: Callable[[], dict[str, Any]], app_name: str, console: Console) -> Iterator[None]:
     """Show how an application's models load, while the body of the `with` statement waits for them."""
-    done = threading.Event()
-
-    def look(view: LoadingView) -> None:
-        finished = False
-        while not finished:
-            finished = done.wait(_LOOK_EVERY_S)  # and then once more, for what it has come to
-            with suppress(HeadraceError):  # the body of the statement will tell what is wrong
-                application = details()["applications"].get(app_name)
-                if application is not None:
-                    view.show(application)
-
     with LoadingView(console) as view:
-        thread = threading.Thread(target=look, args=(view,), name="headrace-progress", daemon=True)
-        thread.start()
-        try:
+
+        def look() -> None:
+            application = details()["applications"].get(app_name)
+            if application is not None:
+                view.show(application)
+
+        with looking(look):
             yield
-        finally:
-            done.set()
-            thread.join()
