@@ -15,9 +15,8 @@ from headrace import client as driver
 
 
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Client]:
+def instance() -> Iterator[driver.Client]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "HEADRACE_SESSIONS", str(tmp_path_factory.mktemp("s")))
         patch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
         serve.start(http_options={"port": 0}, rest_options={"port": 0})
         yield driver.find()

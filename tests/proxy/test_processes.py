@@ -22,21 +22,19 @@ class Size:
 
 
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Client]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("HEADRACE_SESSIONS", str(tmp_path_factory.mktemp("s")))
-        serve.start(
-            http_options={
-                "port": 0,
-                "num_proxies": 2,
-                "max_body_bytes": 1000,
-                "middlewares": [{"cls": "starlette.middleware.gzip.GZipMiddleware"}],
-            },
-            rest_options={"port": 0},
-        )
-        serve.run(Size.bind())
-        yield driver.find()
-        serve.shutdown()
+def instance() -> Iterator[driver.Client]:
+    serve.start(
+        http_options={
+            "port": 0,
+            "num_proxies": 2,
+            "max_body_bytes": 1000,
+            "middlewares": [{"cls": "starlette.middleware.gzip.GZipMiddleware"}],
+        },
+        rest_options={"port": 0},
+    )
+    serve.run(Size.bind())
+    yield driver.find()
+    serve.shutdown()
 
 
 def pids(instance: driver.Client) -> list[int]:

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 import headrace as serve
 from headrace import client as driver
-
-
-@pytest.fixture(scope="session", autouse=True)
-def sessions_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Instances of the machine's user stay out of the tests, and theirs out of the user's."""
-    folder = tmp_path_factory.mktemp("s", numbered=True)
-    before = os.environ.get("HEADRACE_SESSIONS")
-    os.environ["HEADRACE_SESSIONS"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["HEADRACE_SESSIONS"]
-    else:
-        os.environ["HEADRACE_SESSIONS"] = before
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.serve.conftest import instance
 
 import headrace as serve
 from headrace import client as driver
 from headrace.llm.api import LocalBackend, create_front
 from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.simulated.engine import SimulatedEngine
+
+__all__ = ["instance"]
 
 MODEL = "org/sim"
 
@@ -43,22 +44,6 @@ async def front(**options: Any) -> AsyncIterator[httpx.AsyncClient]:
     backends = {MODEL: await backend(), "plain": await backend("plain")}
     async with client_of(create_front(backends, **options)) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def sessions_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Instances of the machine's user stay out of the tests, and theirs out of the user's."""
-    folder = tmp_path_factory.mktemp("s", numbered=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "HEADRACE_SESSIONS", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def instance(sessions_folder: Path) -> Iterator[driver.Client]:
-    serve.start(http_options={"port": 0, "num_proxies": 1}, rest_options={"port": 0})
-    yield driver.find()
-    serve.shutdown()
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """An instance with real processes, as the tests of the core have it."""
 
-from tests.serve.conftest import http, instance, sessions_folder
+from tests.serve.conftest import http, instance
 
-__all__ = ["http", "instance", "sessions_folder"]
+__all__ = ["http", "instance"]

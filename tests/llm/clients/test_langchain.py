@@ -21,19 +21,17 @@ KEY = "key-of-the-tests"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_SESSIONS", str(tmp_path_factory.mktemp("s")))
-        serve.start(http_options={"port": 0, "num_proxies": 1}, rest_options={"port": 0})
-        try:
-            tiny = make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
-            models = [
-                {"model": "pretend", "llm_engine": "simulated"},
-                {"model": str(tiny), "model_id": "tiny", "llm_engine": "transformers"},
-            ]
-            serve.run(build_openai_app({"llm_configs": models, "api_keys": [KEY], "batch_config": None}))
-            yield f"{driver.find().http_url}/v1"
-        finally:
-            serve.shutdown()
+    serve.start(http_options={"port": 0, "num_proxies": 1}, rest_options={"port": 0})
+    try:
+        tiny = make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
+        models = [
+            {"model": "pretend", "llm_engine": "simulated"},
+            {"model": str(tiny), "model_id": "tiny", "llm_engine": "transformers"},
+        ]
+        serve.run(build_openai_app({"llm_configs": models, "api_keys": [KEY], "batch_config": None}))
+        yield f"{driver.find().http_url}/v1"
+    finally:
+        serve.shutdown()
 
 
 def chat(url: str, model: str = "pretend", max_tokens: int = 12, **options: Any) -> Any:

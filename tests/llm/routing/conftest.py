@@ -1,5 +1,5 @@
 """An instance with real processes, as for the tests of the API."""
 
-from tests.llm.api.conftest import instance, run, sessions_folder
+from tests.llm.api.conftest import instance, run
 
-__all__ = ["instance", "run", "sessions_folder"]
+__all__ = ["instance", "run"]

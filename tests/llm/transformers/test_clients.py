@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,14 @@ HELLO: list[Any] = [{"role": "user", "content": "Tell me a story about a mill."}
 
 
 @pytest.fixture(scope="module")
-def address(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tiny: Path) -> Iterator[str]:
     """The address of an application with the model `tiny`."""
-    before = os.environ.get("HEADRACE_SESSIONS")
-    os.environ["HEADRACE_SESSIONS"] = str(tmp_path_factory.mktemp("s"))
     serve.start(http_options={"port": 0}, rest_options={"port": 0})
     try:
         serve.run(LLMServer.bind(LLMConfig(model=str(tiny), model_id="tiny", llm_engine="transformers")))
         yield driver.find().http_url or ""
     finally:
         serve.shutdown()
-        if before is None:
-            del os.environ["HEADRACE_SESSIONS"]
-        else:
-            os.environ["HEADRACE_SESSIONS"] = before
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.llm.vllm.conftest import ENGINE_KWARGS
-from tests.llm.vllm.test_metrics import total
+from tests.llm.vllm.scraped import total
 from tests.serve.conditions import deployment, running, until
 
 import headrace as serve

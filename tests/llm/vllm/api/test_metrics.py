@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from tests.llm.vllm.scraped import series, total
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.full
 
 HELLO = [{"role": "user", "content": "hello there, how are you today? " * 8}]
-
-
-def series(api: str, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-    families = text_string_to_metric_families(httpx.get(f"{api}/-/metrics").text)
-    return [
-        (sample.labels, sample.value)
-        for family in families
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    ]
-
-
-def total(api: str, name: str, **labels: str) -> float:
-    return sum(value for _, value in series(api, name, **labels))
 
 
 def test_tokens_are_counted_without_the_clients_asking_for_usage(api: str) -> None:
