@@ -14,6 +14,8 @@ from headrace.wire.codec import Buffers
 from headrace.wire.connection import Connection, SharedMemory
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
+from headrace.wire.tls import HANDSHAKE_TIMEOUT_S as TLS_TIMEOUT_S
+from headrace.wire.tls import tls_identity
 
 logger = logging.getLogger("headrace.wire")
 
@@ -234,8 +236,10 @@ class CalleeConnection(Connection):
         service: Service,
         shared: SharedMemory | None,
         connections: set[CalleeConnection],
+        fingerprint: bytes = b"",
     ) -> None:
         super().__init__(loop, shared)
+        self._fingerprint = fingerprint
         self.calls: dict[int, ServerCall] = {}
         self.on_lost: Callable[[], None] | None = None
         self._secret = secret
@@ -255,20 +259,24 @@ class CalleeConnection(Connection):
         self.abort()
 
     def handshake_received(self, data: bytes) -> int:
-        if not auth.MAGIC.startswith(data[: len(auth.MAGIC)]):
+        magic = data[: len(auth.MAGIC)]
+        if not (auth.MAGIC.startswith(magic) or auth.REMOTE_MAGIC.startswith(magic)):
             raise ProtocolViolation("it does not speak Headrace's protocol")
         if len(data) < auth.CLIENT_HELLO_BYTES:
             return 0
         start = len(auth.MAGIC) + auth.NONCE_BYTES
         client_nonce = data[len(auth.MAGIC) : start]
         given = data[start : auth.CLIENT_HELLO_BYTES]
-        if not auth.verify(self._secret, b"client", self._nonce, client_nonce, given):
+        role = b"client" if magic == auth.MAGIC else b"remote"
+        if not auth.verify(self._secret, role, self._nonce, client_nonce, given, self._fingerprint):
             raise ProtocolViolation("it does not hold the secret")
+        if role == b"remote":
+            self.shared = None
         self.authenticated = True
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self.transport.write(auth.proof(self._secret, b"server", self._nonce, client_nonce))
+        self.transport.write(auth.proof(self._secret, b"server", self._nonce, client_nonce, self._fingerprint))
         return auth.CLIENT_HELLO_BYTES
 
     def frame_received(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes | memoryview) -> None:
@@ -324,15 +332,28 @@ class Listener:
 async def listen(
     listener: socket.socket, secret: bytes, service: Service, shared: SharedMemory | None = None
 ) -> Listener:
-    """Serve calls on a socket that is bound and listening already."""
+    """Serve calls on a socket that is bound and listening already. TLS goes around TCP where this process uses it.
+
+    Args:
+        shared: for large payloads over a Unix socket.
+
+    Raises:
+        ConfigError: the files of TLS are wrong.
+    """
     loop = asyncio.get_running_loop()
     connections: set[CalleeConnection] = set()
+    server: asyncio.AbstractServer
     if listener.family == socket.AF_UNIX:
         server = await loop.create_unix_server(
             lambda: CalleeConnection(loop, secret, service, shared, connections), sock=listener
         )
     else:
+        identity = tls_identity()
+        fingerprint = identity.fingerprint if identity is not None else b""
         server = await loop.create_server(
-            lambda: CalleeConnection(loop, secret, service, None, connections), sock=listener
+            lambda: CalleeConnection(loop, secret, service, None, connections, fingerprint),
+            sock=listener,
+            ssl=identity.server if identity is not None else None,
+            ssl_handshake_timeout=TLS_TIMEOUT_S if identity is not None else None,
         )
     return Listener(server, connections)

@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 
 from headrace.wire import auth, frames
+from headrace.wire.address import UnixAddress, parse_address
 from headrace.wire.codec import Buffers
 from headrace.wire.connection import Connection, SharedMemory
+from headrace.wire.dial import dial
 from headrace.wire.errors import ConnectionLost, HandshakeFailed, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
+from headrace.wire.tls import server_fingerprint
 
 logger = logging.getLogger("headrace.wire")
 
@@ -73,13 +76,20 @@ class CallerConnection(Connection):
     """Makes calls and takes their answers.
 
     Args:
+        shared: for large payloads; None where the callee is on another machine.
+        direct: no gate is between this end and the callee's.
+
+    Attributes:
         on_lost: called once when the connection ends.
         on_capacity: called when the callee says that it has room again after it rejected a call.
         on_pong: called when the callee answers a `ping`: its event loop turns.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, secret: bytes, shared: SharedMemory | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, secret: bytes, shared: SharedMemory | None, direct: bool = True
+    ) -> None:
         super().__init__(loop, shared)
+        self._direct = direct
         self.calls: dict[int, Call] = {}
         self.ready: asyncio.Future[None] = loop.create_future()
         self.on_lost: Callable[[], None] | None = None
@@ -89,6 +99,7 @@ class CallerConnection(Connection):
         self._next = 0
         self._client_nonce = auth.nonce()
         self._server_nonce = b""
+        self._bound = b""
 
     def call(self, call: Call, flags: int, header: bytes, payload: bytes | Buffers = b"") -> None:
         """Send a request. Where the connection has just gone, the call is told so on the next loop turn."""
@@ -112,13 +123,15 @@ class CallerConnection(Connection):
             if len(data) < auth.SERVER_HELLO_BYTES:
                 return 0
             self._server_nonce = data[len(auth.MAGIC) :]
-            proof = auth.proof(self._secret, b"client", self._server_nonce, self._client_nonce)
-            self.transport.write(auth.MAGIC + self._client_nonce + proof)
+            self._bound = server_fingerprint(self.transport) if self._direct else b""
+            magic, role = (auth.MAGIC, b"client") if self.shared is not None else (auth.REMOTE_MAGIC, b"remote")
+            proof = auth.proof(self._secret, role, self._server_nonce, self._client_nonce, self._bound)
+            self.transport.write(magic + self._client_nonce + proof)
             return auth.SERVER_HELLO_BYTES
         if len(data) < auth.PROOF_BYTES:
             return 0
         given = data[: auth.PROOF_BYTES]
-        if not auth.verify(self._secret, b"server", self._server_nonce, self._client_nonce, given):
+        if not auth.verify(self._secret, b"server", self._server_nonce, self._client_nonce, given, self._bound):
             raise ProtocolViolation("the peer does not hold the secret")
         self.authenticated = True
         if not self.ready.done():
@@ -180,23 +193,27 @@ class CallerConnection(Connection):
 async def connect(
     address: str, secret: bytes, shared: SharedMemory | None = None, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> CallerConnection:
-    """Connect to the path of a Unix socket, or to `host:port`, and shake hands.
+    """Connect to an address as `wire.address` reads it and shake hands. TLS goes around TCP where this process uses it.
+
+    Args:
+        shared: used only where the address is a Unix socket of this machine.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: nobody listens there; TLS was refused (`ssl.SSLError`), or its files are wrong.
         HandshakeFailed: the peer does not hold the secret, or hung up.
         TimeoutError: no handshake within `timeout_s` seconds.
+        ValueError: it is no address.
     """
     loop = asyncio.get_running_loop()
     deadline = time.monotonic() + timeout_s
+    where = parse_address(address)
+    local = isinstance(where, UnixAddress)
+    # TLS ends at a gate, and what is behind it knows nothing of that.
+    direct = isinstance(where, UnixAddress) or not where.name
     async with asyncio.timeout(timeout_s):
-        if address.startswith(("/", ".")):
-            _, connection = await loop.create_unix_connection(lambda: CallerConnection(loop, secret, shared), address)
-        else:
-            host, _, port = address.rpartition(":")
-            _, connection = await loop.create_connection(
-                lambda: CallerConnection(loop, secret, None), host.strip("[]"), int(port)
-            )
+        connection = await dial(
+            address, secret, lambda: CallerConnection(loop, secret, shared if local else None, direct)
+        )
     try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await connection.ready

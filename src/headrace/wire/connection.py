@@ -18,7 +18,7 @@ from types import GeneratorType
 
 import msgspec
 
-from headrace.wire import frames
+from headrace.wire import frames, tcp
 from headrace.wire.codec import ALIGN, Buffers
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
 from headrace.wire.frames import HEAD, HEAD_BYTES, MAX_FRAME
@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._released: deque[int] = deque()
         self._releasing = False
         self._closing = False
+        self._is_tcp = False
         self._thread = threading.get_ident()
 
     # What subclasses implement.
@@ -213,6 +214,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(high=2 * frames.PART_BYTES)
+        self._is_tcp = tcp.begin(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.silent = False
@@ -331,6 +333,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        if self._is_tcp:
+            tcp.end(self.transport)
         self._drained.set()
         self._out.clear()
         self._bulk.clear()

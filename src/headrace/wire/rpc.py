@@ -176,7 +176,7 @@ class RpcClient:
 
     @classmethod
     async def connect(cls, address: str, secret: bytes, timeout_s: float = 5.0) -> RpcClient:
-        """Connect to a path or `host:port`; raises as `caller.connect`."""
+        """Connect to an address as `wire.address` reads it; raises as `caller.connect`."""
         return cls(await connect(address, secret, timeout_s=timeout_s))
 
     @property
