@@ -21,9 +21,11 @@ from headrace.config.spec import (
     ReplicaState,
     ReplicaVitals,
 )
+from headrace.engine.allocator import Allocator
 from headrace.engine.listeners import listen_unix
-from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
-from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.engine.process import Activity, NodeInfo, ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
+from headrace.exceptions import StartupError
 from headrace.wire.callee import Listener
 from headrace.wire.rpc import RpcServer
 
@@ -126,6 +128,8 @@ class FakeReplica:
 class FakeEngine:
     """Keeps every replica that it ever started in `started`; `log` tells what happened in which order."""
 
+    journal = None
+
     def __init__(self, session_dir: Path, machine: Machine | None = None) -> None:
         self.session_dir = session_dir
         self.allocator = Allocator(machine or Machine(num_cpus=1000.0))
@@ -133,27 +137,53 @@ class FakeEngine:
         self.started: list[FakeReplica] = []
         self.log: list[tuple[str, str]] = []
         self.ended = asyncio.Event()
+        self.lacking: str | None = None
+        """What nothing can be started for want of."""
+        self.to_be_started: dict[str, asyncio.Future[None]] = {}
         self.on_build: Callable[[ProcessSpec], None] | None = None
         self._exits: list[ProcessExited] = []
         self._news = asyncio.Condition()
         self._pids = itertools.count(1000)
 
-    async def start(self, spec: ProcessSpec) -> int:
+    async def start(self, spec: ProcessSpec) -> ProcessInfo:
         pid = next(self._pids)
         if spec.role == "builder":
             assert self.on_build is not None
             self.on_build(spec)
             await self._exit(spec, pid, 0)
-            return pid
+            return ProcessInfo(name=spec.name, role=spec.role, pid=pid, listen=None, started_at=time.time())
+        if self.lacking is not None:
+            self.to_be_started[spec.name] = room = asyncio.get_running_loop().create_future()
+            try:
+                await room
+            finally:
+                del self.to_be_started[spec.name]
         replica = FakeReplica(self, spec, pid)
         replica.allocation = self.allocator.held.get(spec.name)
         self.alive[spec.name] = replica
         self.started.append(replica)
         self.log.append(("start", replica.replica_id))
         await replica.serve()
-        return pid
+        return self._info(replica)
+
+    def waiting(self, name: str) -> str | None:
+        return self.lacking if name in self.to_be_started else None
+
+    def make_room(self) -> None:
+        self.lacking = None
+        for room in self.to_be_started.values():
+            room.set_result(None)
+
+    async def inspect(self, name: str) -> Activity | None:
+        return None
+
+    async def nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node="here", host="127.0.0.1", head=True)]
 
     async def kill(self, name: str, signal: int) -> bool:
+        if name in self.to_be_started:
+            self.to_be_started[name].set_exception(StartupError(f"{name} was killed before it was started"))
+            return True
         replica = self.alive.pop(name, None)
         if replica is None:
             return False
@@ -187,18 +217,22 @@ class FakeEngine:
         await self.kill(replica.process.name, signals.SIGKILL)
 
     async def list(self) -> Any:
-        return [
-            ProcessInfo(
-                name=name,
-                role="replica",
-                pid=r.pid,
-                listen=str(self.session_dir / str(r.process.listen)),
-                started_at=r.started_at,
-                args=r.process.args,
-                allocation=r.allocation,
-            )
-            for name, r in self.alive.items()
-        ]
+        return [self._info(replica) for replica in self.alive.values()]
+
+    def _info(self, replica: FakeReplica) -> ProcessInfo:
+        path = self.session_dir / str(replica.process.listen)
+        return ProcessInfo(
+            name=replica.process.name,
+            role="replica",
+            pid=replica.pid,
+            listen=str(path),
+            started_at=replica.started_at,
+            args=replica.process.args,
+            allocation=replica.allocation,
+            node="here",
+            address=str(path),
+            vitals=str(path.with_suffix(".vitals")),
+        )
 
     async def exits(self, since: int) -> AsyncIterator[ProcessExited]:
         while True:

@@ -18,8 +18,9 @@ from engine.instances import config
 from headrace.config.autoscaling_policy import AutoscalingPolicy
 from headrace.config.policy_call import DeploymentFacts, PolicyLoad, PolicyQuestion
 from headrace.controller.autoscaling.policy_runner import PolicyProcessSpec, PolicyRunner
-from headrace.controller.services import new_short_id
+from headrace.controller.short_ids import ShortIds
 from headrace.engine.local import LocalEngine, RootHandle, launch
+from headrace.engine.process import ProcessInfo
 from headrace.policy_code import policy_spec
 
 from .conftest import until
@@ -72,13 +73,11 @@ async def make(root: RootHandle, engine: LocalEngine, tmp_path: Path) -> AsyncIt
             sys_path=[str(Path(__file__).parents[1])],
         )
         spec = PolicyProcessSpec(owner="app#Model", version="1", load=load, env={}, cwd=None, logging={})
-        folder, secret = root.session.dir, root.session.secret
         runner = PolicyRunner(
             spec,
             engine,
-            folder,
-            secret,
-            lambda: new_short_id(folder),
+            root.session.secret,
+            ShortIds().new,
             lambda: PolicyQuestion(deployments=[facts()]),
             lambda: None,
             **options,
@@ -145,7 +144,8 @@ async def test_a_process_that_an_earlier_controller_started_is_taken_over(
     earlier.close()
     pid = await pid_of(engine, earlier)
     later = make()
-    later.begin(earlier.process_name)
+    [found] = [info for info in await engine.list() if info.name == earlier.process_name]
+    later.begin(found)
     later.ask()
     await until(lambda: later.answer is not None)
     assert await pid_of(engine, later) == pid
@@ -157,7 +157,11 @@ async def test_a_process_that_died_before_it_could_be_taken_over_is_replaced(
 ) -> None:
     (tmp_path / "gate").touch()
     runner = make()
-    runner.begin("policy:app#Model#abcde")
+    runner.begin(
+        ProcessInfo(
+            name="policy:app#Model#abcde", role="policy", pid=1, listen=None, started_at=0.0, address="/no/such.sock"
+        )
+    )
     runner.ask()
     await until(lambda: runner.answer is not None)
 

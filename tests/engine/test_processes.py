@@ -18,7 +18,7 @@ import pytest
 
 from engine.instances import ask, ask_proxy, gone, until
 from headrace.engine.local import LocalEngine, RootHandle
-from headrace.engine.process import ProcessExited, ProcessSpec
+from headrace.engine.process import Activity, ProcessExited, ProcessSpec
 from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 
@@ -39,7 +39,8 @@ async def next_exits(engine: LocalEngine, count: int, since: int = 0) -> list[Pr
 
 async def test_a_process_is_what_its_spec_says(engine: LocalEngine, root: RootHandle, tmp_path: Path) -> None:
     spec = replica(args={"n": [1, 2]}, listen="r1.sock", env={"COLOUR": "red"}, cwd=str(tmp_path))
-    pid = await engine.start(spec)
+    started = await engine.start(spec)
+    pid = started.pid
     facts = ask(root.session.dir / "r1.sock")
     assert facts["pid"] == pid
     assert facts["parent"] == root.pid
@@ -52,6 +53,30 @@ async def test_a_process_is_what_its_spec_says(engine: LocalEngine, root: RootHa
     assert (info.pid, info.role, info.args) == (pid, "replica", {"n": [1, 2]})
     assert info.listen == str(root.session.dir / "r1.sock")
     assert abs(info.started_at - time.time()) < 10
+    assert (info.node, info.zone, info.address) == ("local", "", info.listen)
+    assert info.vitals == str(root.session.dir / "r1.vitals")
+    assert started == info
+
+
+async def test_what_the_system_tells_of_a_process_is_told(engine: LocalEngine) -> None:
+    started = await engine.start(replica("r1", listen="r1.sock"))
+    assert not (await inspected(engine, "r1")).stopped
+    os.kill(started.pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(started.pid).status() == psutil.STATUS_STOPPED)
+    assert (await inspected(engine, "r1")).stopped
+    assert await engine.inspect("nobody") is None
+
+
+async def inspected(engine: LocalEngine, name: str) -> Activity:
+    activity = await engine.inspect(name)
+    assert activity is not None and activity.cpu_s >= 0
+    return activity
+
+
+async def test_this_machine_is_the_only_node(engine: LocalEngine, root: RootHandle) -> None:
+    [node] = await engine.nodes()
+    assert (node.node, node.alive, node.head, node.http) == ("local", True, True, root.session.http)
+    assert node.resources["CPU"] >= 1
 
 
 async def test_a_process_leaves_the_root_behind(engine: LocalEngine, root: RootHandle) -> None:
@@ -118,10 +143,10 @@ async def test_starting_a_process_takes_milliseconds(start: Callable[..., RootHa
 
 
 async def test_the_end_of_a_process_is_told_with_its_status_or_signal(engine: LocalEngine) -> None:
-    pid = await engine.start(replica("r1", listen="r1.sock"))
+    pid = (await engine.start(replica("r1", listen="r1.sock"))).pid
     assert await engine.kill("r1", signal.SIGKILL)
     await next_exits(engine, 1)
-    left = await engine.start(replica("r2", "leave", args={"status": 7}))
+    left = (await engine.start(replica("r2", "leave", args={"status": 7}))).pid
     assert await next_exits(engine, 2) == [
         ProcessExited(sequence=1, name="r1", role="replica", pid=pid, signal=signal.SIGKILL),
         ProcessExited(sequence=2, name="r2", role="replica", pid=left, exit_code=7),
@@ -200,12 +225,12 @@ async def test_a_living_replica_keeps_what_it_started(engine: LocalEngine, tmp_p
 
 
 async def test_names_are_unique_among_the_living(engine: LocalEngine) -> None:
-    pid = await engine.start(replica("r1", listen="r1.sock"))
+    pid = (await engine.start(replica("r1", listen="r1.sock"))).pid
     with pytest.raises(StartupError, match=rf"a process named 'r1' runs already \(pid {pid}\)"):
         await engine.start(replica("r1", listen="r1.sock"))
     await engine.kill("r1", signal.SIGKILL)
     await next_exits(engine, 1)
-    assert await engine.start(replica("r1", listen="r1.sock")) != pid
+    assert (await engine.start(replica("r1", listen="r1.sock"))).pid != pid
 
 
 async def test_a_signal_to_nobody_is_no_mistake(engine: LocalEngine) -> None:

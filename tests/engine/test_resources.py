@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.engine.allocator import Allocator
+from headrace.engine.amounts import PARTS
 from headrace.engine.machine import detect_machine
-from headrace.engine.resources import PARTS, Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 
 

@@ -259,13 +259,19 @@ class RoutingTable(msgspec.Struct, kw_only=True):
 
 
 class ReplicaTarget(msgspec.Struct, kw_only=True):
-    """One replica that takes requests. `address`: path of a Unix socket, or `host:port`."""
+    """One replica that takes requests.
+
+    `address`: how other machines reach it, or the path of its socket where there are none. `node`, `zone`: where it runs.
+    `socket`: path of its Unix socket, for those who run on the same node.
+    """
 
     replica_id: str
     address: str
     max_ongoing_requests: int
     multiplexed_model_ids: list[str] = []
     node: str = ""
+    zone: str = ""
+    socket: str | None = None
 
 
 class DeploymentTargets(msgspec.Struct, kw_only=True):
@@ -308,11 +314,14 @@ class WatchUpdate(msgspec.Struct, kw_only=True):
 
 
 class ReplicaStatus(msgspec.Struct, kw_only=True):
+    """`node`: where it runs; empty while it has no place."""
+
     replica_id: str
     state: str
     pid: int | None = None
     started_at: float | None = None
     message: str = ""
+    node: str = ""
 
 
 class ScalingDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from pathlib import Path
 
 from headrace.config.spec import DrainRequest
 from headrace.controller.applications import Applications
@@ -54,9 +53,9 @@ _strays: set[asyncio.Task[None]] = set()
 
 async def _end_stray(info: ProcessInfo, engine: Engine, secret: bytes) -> None:
     logger.info("ending %s: nothing wants it any more", info.name)
-    if info.listen is not None:
+    if info.address:
         try:
-            client = await RpcClient.connect(str(Path(info.listen)), secret)
+            client = await RpcClient.connect(info.address, secret)
             try:
                 request = DrainRequest(wait_loop_s=1.0, timeout_s=STRAY_GRACE_S)
                 await client.call("drain", request, timeout_s=STRAY_GRACE_S + 1.0)

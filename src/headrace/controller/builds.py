@@ -122,7 +122,7 @@ class Builds:
 
     async def _build(self, build: _Build) -> ApplicationSpec:
         schema = _schema_of(build.config)
-        name = f"builder:{schema.name}#{self._services.new_short_id()}"
+        name = f"builder:{schema.name}#{self._services.short_ids.new()}"
         output = self._services.session_dir / f"{name.rpartition('#')[2]}.build"
         process = ProcessSpec(
             name=name,

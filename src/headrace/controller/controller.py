@@ -35,6 +35,7 @@ from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.metrics import ControllerMetrics
 from headrace.controller.services import Services, describe_exit
+from headrace.controller.short_ids import ShortIds
 from headrace.controller.spec_reading import PROCESS_PREFIX
 from headrace.controller.store import Store
 from headrace.controller.watch import ROUTES, WatchHub
@@ -72,7 +73,8 @@ class Controller:
         http = self.config.http
         self._loop = asyncio.get_running_loop()
         log_options = self.config.logging.model_dump(mode="json")
-        self.policies = Policies(engine, session_dir, secret, log_options)
+        self._short_ids = ShortIds()
+        self.policies = Policies(engine, secret, self._short_ids, log_options)
         self._services = Services(
             engine=engine,
             store=store,
@@ -83,6 +85,7 @@ class Controller:
             room_made=self._room_made,
             anyone_leaving=self._anyone_leaving,
             policies=self.policies,
+            short_ids=self._short_ids,
             root_path=http.root_path if http is not None else "",
             max_body_bytes=http.max_body_bytes if http is not None else None,
             logging=log_options,
@@ -115,6 +118,8 @@ class Controller:
         """Find the replicas that run already, and begin."""
         exits = self._loop.create_task(self._follow_exits())
         self._tasks.add(exits)
+        for info in await self.engine.list():
+            self._short_ids.note(info.name)
         await adopt_all(self.applications, self.engine, self._services.secret)
         await self.policies.begin()
         self._begun = True
@@ -191,6 +196,7 @@ class Controller:
     async def _follow_exits(self) -> None:
         with contextlib.suppress(ConnectionError):  # the engine is gone, and with it everything that it started
             async for exited in self.engine.exits(0):
+                self._short_ids.free(exited.name)
                 replica_id = exited.name.removeprefix(PROCESS_PREFIX)
                 manager = self._manager_of(replica_id)
                 runner = manager.runners.get(replica_id) if manager is not None else None

@@ -23,7 +23,7 @@ from headrace.controller.ranks import closed
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
-from headrace.controller.replica_runner import ReplicaRunner, Where
+from headrace.controller.replica_runner import ReplicaRunner
 from headrace.controller.scaler import Scaler
 from headrace.controller.services import Services
 from headrace.controller.spec_reading import (
@@ -210,6 +210,9 @@ class DeploymentManager:
                     runner.reconfigure(
                         self._replica_spec(replica_id, self.spec, runner.rank), self.options, self.config
                     )
+        for runner in self.runners.values():
+            if runner.waiting_for is not None and runner.replica.active:
+                self._wait_for(runner.waiting_for, runner.version)
         self._conclude(plan)
 
     def _autoscale(self) -> None:
@@ -256,31 +259,35 @@ class DeploymentManager:
         assert spec is not None, "only the wanted version and the fallback are ever started"
         options = options_of(spec)
         for rank in self._free_ranks(count):
-            short_id = self._services.new_short_id()
-            replica_id = f"{self.key}#{short_id}"
-            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", options, version):
+            replica_id = f"{self.key}#{self._services.short_ids.new()}"
+            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", spec, options):
                 return
             runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank)
             self.runners[replica_id] = runner
             process = process_of(replica_id, spec, options, self.application.runtime_env, self._services.logging)
             runner.start(process)
 
-    def _allocate(self, process: str, options: DeploymentOptions, version: str) -> bool:
-        granted = self._services.engine.allocate(process, resources_of(options))
+    def _allocate(self, process: str, spec: DeploymentSpec, options: DeploymentOptions) -> bool:
+        request = resources_of(spec, options, self.application.runtime_env)
+        granted = self._services.engine.allocate(process, request)
         if not isinstance(granted, Refusal):
             if granted.warning is not None:
                 logger.warning("%s", granted.warning)
             return True
-        if granted.kind == "never" and version == self.spec.version:
+        if granted.kind == "never" and spec.version == self.spec.version:
             self._history = replace(self._history, never=f"A replica cannot be placed: {granted.reason}.")
             self._services.mark(self)
             return False
-        self._waiting_for = granted.reason
+        self._wait_for(granted.reason, spec.version)
+        return False
+
+    def _wait_for(self, reason: str, version: str) -> None:
+        """A replica of `version` has no place at present."""
+        self._waiting_for = reason
         old = any(r.version != version and r.replica.active for r in self.runners.values())
         if old and not self._history.no_room and not self._services.anyone_leaving():
             self._history = replace(self._history, no_room=True)
             self._services.mark(self)
-        return False
 
     def _spec_of(self, version: str) -> DeploymentSpec | None:
         for spec in (self.spec, self._good):
@@ -323,23 +330,18 @@ class DeploymentManager:
         version: str = "",
         rank: int = 0,
     ) -> ReplicaRunner:
-        short_id = replica_id.rpartition("#")[2]
-        folder = self._services.session_dir
         return ReplicaRunner(
             replica_id=replica_id,
             spec=self._replica_spec(replica_id, spec, rank) if spec is not None else None,
             options=options,
             version=spec.version if spec is not None else version,
             config=config,
-            where=Where(
-                process=f"{PROCESS_PREFIX}{replica_id}",
-                address=str(folder / f"{short_id}.sock"),
-                vitals=folder / f"{short_id}.vitals",
-                secret=self._services.secret,
-            ),
+            process=f"{PROCESS_PREFIX}{replica_id}",
+            secret=self._services.secret,
             engine=self._services.engine,
             on_change=self._changed,
             on_reconfigured=self._reconfigured,
+            on_waiting=lambda: self._services.mark(self),
             counts=self._services.counts.setdefault((self.app, self.name), DeploymentCounts()),
         )
 
@@ -351,7 +353,7 @@ class DeploymentManager:
         [rank] = self._free_ranks(1)
         runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank)
         self.runners[replica_id] = runner
-        await runner.adopt(info.pid)
+        await runner.adopt(info)
         if runner.spec is not None:
             runner.config = config_of(runner.spec.deployment)
             try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 from headrace.config.spec import ReplicaVitals
 from headrace.controller.replica_machine import FoundBusy, FoundStopped, HealthFailed, HealthOk, HealthTimedOut
+from headrace.engine.process import Activity
 from headrace.wire.errors import ConnectionLost, RpcError, WireError
 from headrace.wire.rpc import RpcClient
 
@@ -22,25 +21,14 @@ _WORKING = 0.05
 
 Finding = HealthOk | HealthFailed | HealthTimedOut | FoundBusy | FoundStopped
 
-
-def is_stopped(pid: int | None) -> bool:
-    """Whether a process of this machine was stopped by a signal (SIGSTOP), and so cannot even end itself."""
-    return _stat(pid)[0] == "T"
+Inspect = Callable[[], Awaitable[Activity | None]]
+"""Asks the engine what the system tells of the process; None where there is no telling."""
 
 
-def _stat(pid: int | None) -> tuple[str, float]:
-    """State and CPU seconds of a process, from `/proc/<pid>/stat`; ("", 0.0) where there is no telling."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        text = Path(f"/proc/{pid}/stat").read_text()
-        fields = text[text.rindex(")") + 2 :].split()
-        return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return "", 0.0
-
-
-async def read_vitals(path: Path, secret: bytes, timeout_s: float = VITALS_TIMEOUT_S) -> ReplicaVitals | None:
+async def read_vitals(address: str, secret: bytes, timeout_s: float = VITALS_TIMEOUT_S) -> ReplicaVitals | None:
     """What the replica's other thread says, or None if it says nothing either."""
     try:
-        client = await RpcClient.connect(str(path), secret, timeout_s=timeout_s)
+        client = await RpcClient.connect(address, secret, timeout_s=timeout_s)
         try:
             vitals: ReplicaVitals = await client.call("vitals", type=ReplicaVitals, timeout_s=timeout_s)
             return vitals
@@ -50,32 +38,43 @@ async def read_vitals(path: Path, secret: bytes, timeout_s: float = VITALS_TIMEO
         return None
 
 
-async def does_nothing(vitals: Path, secret: bytes, pid: int | None, timeout_s: float = VITALS_TIMEOUT_S) -> bool:
+async def does_nothing(vitals: str, secret: bytes, inspect: Inspect, timeout_s: float = VITALS_TIMEOUT_S) -> bool:
     """Whether a process is one in name only: stopped by a signal, or silent without taking any CPU time."""
-    _, cpu_before = _stat(pid)
+    before = await inspect()
     began = asyncio.get_running_loop().time()
-    if not is_stopped(pid) and await read_vitals(vitals, secret, timeout_s) is not None:
+    if not is_stopped(before) and await read_vitals(vitals, secret, timeout_s) is not None:
         return False
-    state, cpu_after = _stat(pid)
-    took_s = asyncio.get_running_loop().time() - began
-    return state == "T" or took_s <= 0 or (cpu_after - cpu_before) / took_s <= _WORKING
+    after = await inspect()
+    return is_stopped(after) or not _worked(before, after, asyncio.get_running_loop().time() - began)
+
+
+def is_stopped(activity: Activity | None) -> bool:
+    """Whether a signal has stopped a process (SIGSTOP), so that it cannot even end itself."""
+    return activity is not None and activity.stopped
+
+
+def _worked(before: Activity | None, after: Activity | None, seconds: float) -> bool:
+    """Whether a process has taken CPU time worth the name between two looks at it, `seconds` apart."""
+    return (
+        before is not None and after is not None and seconds > 0 and (after.cpu_s - before.cpu_s) / seconds > _WORKING
+    )
 
 
 async def check_health(
     client: RpcClient | None,
-    vitals: Path,
+    vitals: str,
     secret: bytes,
     timeout_s: float,
-    pid: int | None = None,
+    inspect: Inspect,
     vitals_timeout_s: float = VITALS_TIMEOUT_S,
 ) -> Finding | None:
     """One health check.
 
     Args:
         client: the connection to the replica; None if there is none, which is worth a look at its vitals.
-        vitals: socket of the replica's other thread.
+        vitals: address of the replica's other thread.
         timeout_s: how long `check_health` may take, seconds.
-        pid: its process on this machine, if it is known.
+        inspect: asks what the system tells of its process.
         vitals_timeout_s: how long the other thread may take, seconds.
 
     Returns:
@@ -87,7 +86,7 @@ async def check_health(
         await client.call("check_health", timeout_s=timeout_s)
         return HealthOk()
     except TimeoutError:
-        return await _after_timeout(vitals, secret, timeout_s, pid, vitals_timeout_s)
+        return await _after_timeout(vitals, secret, timeout_s, inspect, vitals_timeout_s)
     except RpcError as error:
         return HealthFailed(error.message)
     except ConnectionLost:
@@ -95,23 +94,23 @@ async def check_health(
 
 
 async def _after_timeout(
-    vitals: Path, secret: bytes, timeout_s: float, pid: int | None, vitals_timeout_s: float
+    vitals: str, secret: bytes, timeout_s: float, inspect: Inspect, vitals_timeout_s: float
 ) -> Finding:
     """Why `check_health` did not answer."""
-    if is_stopped(pid):
+    before = await inspect()
+    if is_stopped(before):
         return FoundStopped(timeout_s)
     loop = asyncio.get_running_loop()
-    _, cpu_before = _stat(pid)
     began = loop.time()
     found = await read_vitals(vitals, secret, vitals_timeout_s)
     if found is not None:
         if found.loop_blocked_s >= min(BLOCKED_AFTER_S, timeout_s):
             return FoundBusy(found.loop_blocked_s)
         return HealthTimedOut(timeout_s)
-    state, cpu_after = _stat(pid)
-    if state == "T":
+    after = await inspect()
+    if is_stopped(after):
         return FoundStopped(timeout_s)
     took_s = loop.time() - began
-    if state and took_s > 0 and (cpu_after - cpu_before) / took_s > _WORKING:
+    if _worked(before, after, took_s):
         return FoundBusy(timeout_s + took_s)
     return HealthTimedOut(timeout_s)

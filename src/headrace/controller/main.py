@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import sys
 
 import uvloop
 
 from headrace.config.instance import InstanceConfig
+from headrace.config.rest_token import TOKEN_VARIABLE
 from headrace.controller.controller import Controller
 from headrace.controller.rest import RestApi, RestServer
-from headrace.controller.rest_guard import TOKEN_FILE, TOKEN_VARIABLE, is_loopback, required_token
+from headrace.controller.rest_guard import TOKEN_FILE, is_loopback, required_token
 from headrace.controller.rpc import rpc_server
 from headrace.controller.store import Store
-from headrace.engine.local import LocalEngine
-from headrace.engine.machine import detect_machine
+from headrace.engine.local import connect as this_machine
 from headrace.engine.process import ProcessContext
+from headrace.engine.protocol import EngineFactory
 from headrace.engine.session import CONTROLLER_ERROR
 from headrace.exceptions import StartupError
 from headrace.observe.logs import configure_logging
@@ -25,7 +27,7 @@ logger = logging.getLogger("headrace.controller")
 
 
 def main(process: ProcessContext) -> None:
-    """The entry that the root forks. `args["instance"]` is an `InstanceConfig` as a dict."""
+    """The entry that the root forks. `args` are those of `serve`."""
     try:
         uvloop.run(serve(process))
     except StartupError as error:
@@ -40,15 +42,22 @@ def main(process: ProcessContext) -> None:
 
 
 async def serve(process: ProcessContext) -> None:
-    """Control the instance until the process ends."""
+    """Control the instance until the process ends.
+
+    Args:
+        process: `args["instance"]` is an `InstanceConfig` as a dict; `args["engine"]` names where processes run, as
+            "module:function" of an `EngineFactory`: this machine, if it is not there. It has a listener "wire", and
+            "rest" if it serves the REST API.
+
+    Raises:
+        StartupError: the state store cannot be read.
+        ConnectionError: the engine is gone.
+    """
     config = InstanceConfig(**process.args.get("instance", {}))
     configure_logging("controller", config.logging.model_dump(mode="json"))
-    machine = detect_machine(
-        num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory=config.memory, resources=config.resources
-    )
     store = Store(process.session_dir / "state.db")
     (process.session_dir / CONTROLLER_ERROR).unlink(missing_ok=True)
-    engine = await LocalEngine.connect(process.session_dir, machine)
+    engine = await _factory(process.args.get("engine"))(process, config)
     controller = Controller(engine, process.session_dir, process.secret, store, config)
     # Calls are taken from the first moment on; watchers wait until the running replicas are found.
     listener = await rpc_server(controller).start(process.listeners["wire"], process.secret)
@@ -59,6 +68,14 @@ async def serve(process: ProcessContext) -> None:
         listener.close()
         await controller.close()
         store.close()
+
+
+def _factory(name: str | None) -> EngineFactory:
+    if name is None:
+        return this_machine
+    module, _, function = name.partition(":")
+    factory: EngineFactory = getattr(importlib.import_module(module), function)
+    return factory
 
 
 async def _serve_rest(controller: Controller, process: ProcessContext) -> None:

@@ -8,8 +8,6 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from headrace.config.deployment_options import DeploymentOptions
@@ -27,7 +25,7 @@ from headrace.controller.health import BLOCKED_AFTER_S, check_health, does_nothi
 from headrace.controller.replica_counts import DeploymentCounts, ReplicaTimes
 from headrace.controller.replica_machine import Action, Phase, Replica
 from headrace.controller.status import replica_state
-from headrace.engine.process import ProcessSpec
+from headrace.engine.process import Activity, ProcessInfo, ProcessSpec
 from headrace.engine.protocol import Engine
 from headrace.exceptions import HeadraceError
 from headrace.wire.errors import ConnectionLost, RpcError, WireError
@@ -48,6 +46,9 @@ STATE_POLL_S = 0.25
 PROGRESS_POLL_S = 1.0
 """How often a constructor that takes longer than this is asked how far it is."""
 
+WAITING_POLL_S = 0.5
+"""How often the engine is asked what a replica that is being started waits for."""
+
 # Of any other, as of one whose constructor failed, more is asked.
 _PHASES = {
     "starting": Phase.STARTING,
@@ -57,25 +58,21 @@ _PHASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """How to reach a replica. `process`: its name with the engine."""
-
-    process: str
-    address: str
-    vitals: Path
-    secret: bytes
-
-
 class ReplicaRunner:
     """One replica.
 
     Args:
         spec: what it runs; None for an adopted one of which only the process is known so far.
         version, config: what `reconcile` knows it by.
+        process: its name with the engine.
+        secret: the instance's.
         on_change: called with the runner and the state before, after every event that changed something.
         on_reconfigured: called with the config and, if the replica refused it, why.
+        on_waiting: called when `waiting_for` has changed.
         counts: its deployment's.
+
+    Attributes:
+        waiting_for: what the engine says that its start waits for; None if it does not wait.
     """
 
     def __init__(
@@ -85,10 +82,12 @@ class ReplicaRunner:
         options: DeploymentOptions,
         version: str,
         config: str,
-        where: Where,
+        process: str,
+        secret: bytes,
         engine: Engine,
         on_change: Callable[[ReplicaRunner, Replica], None],
         on_reconfigured: Callable[[ReplicaRunner, str, str | None], None],
+        on_waiting: Callable[[], None],
         counts: DeploymentCounts,
     ) -> None:
         self.replica_id = replica_id
@@ -96,7 +95,8 @@ class ReplicaRunner:
         self.options = options
         self.version = version
         self.config = config
-        self.where = where
+        self.process = process
+        self.waiting_for: str | None = None
         self.replica = Replica()
         self.rank = spec.rank if spec is not None else 0
         self.loop = asyncio.get_running_loop()
@@ -107,9 +107,12 @@ class ReplicaRunner:
         self.reconfiguring = False
         self.multiplexed_model_ids: list[str] = []
         self.retryable_methods: list[str] = []
+        self._secret = secret
         self._engine = engine
         self._on_change = on_change
         self._on_reconfigured = on_reconfigured
+        self._on_waiting = on_waiting
+        self._where: ProcessInfo | None = None
         self._client: RpcClient | None = None
         self._times = ReplicaTimes(counts, replica_id, self.started_at)
         self._start_in_flight = False
@@ -130,11 +133,12 @@ class ReplicaRunner:
         self._start_in_flight = True
         self._spawn(self._start(process))
 
-    async def adopt(self, pid: int) -> None:
+    async def adopt(self, info: ProcessInfo) -> None:
         """Take over a replica that an earlier controller started. Returns when it is known how far it is, and after
         ADOPT_TIMEOUT_S at the latest: one that is silent must not keep a new controller from its work."""
+        self._where, pid = info, info.pid
         asking = self.loop.create_task(self._ask_state())
-        vitals = await read_vitals(self.where.vitals, self.where.secret, ADOPT_TIMEOUT_S)
+        vitals = await read_vitals(info.vitals, self._secret, ADOPT_TIMEOUT_S)
         if vitals is not None and vitals.loop_blocked_s >= BLOCKED_AFTER_S and not asking.done():
             asking.cancel()
             self.feed(rm.Adopted(pid, _PHASES.get(vitals.phase, Phase.INITIALIZING)))
@@ -189,11 +193,15 @@ class ReplicaRunner:
 
     def target(self) -> ReplicaTarget:
         """The replica as routers see it."""
+        where = self.where
         return ReplicaTarget(
             replica_id=self.replica_id,
-            address=self.where.address,
+            address=where.address,
             max_ongoing_requests=self.options.max_ongoing_requests,
             multiplexed_model_ids=self.multiplexed_model_ids,
+            node=where.node,
+            zone=where.zone,
+            socket=where.listen,
         )
 
     def status(self) -> ReplicaStatus:
@@ -201,6 +209,8 @@ class ReplicaRunner:
         message = self.replica.reason
         if self.replica.busy_s:
             message = f"busy: its code has blocked the event loop for {self.replica.busy_s:.0f} s"
+        elif self.replica.phase is Phase.STARTING and self.waiting_for is not None:
+            message = f"waiting for resources: {self.waiting_for}"
         elif self.replica.phase is Phase.INITIALIZING and not message:
             message = self.progress
         return ReplicaStatus(
@@ -209,7 +219,14 @@ class ReplicaRunner:
             pid=self.replica.pid,
             started_at=self.started_at_unix,
             message=message,
+            node=self._where.node if self._where is not None else "",
         )
+
+    @property
+    def where(self) -> ProcessInfo:
+        """The replica's process. Only once there is one, which is before anybody connects to it."""
+        assert self._where is not None, "a replica is reached after its process has started"
+        return self._where
 
     # What the machine asks for.
 
@@ -225,18 +242,35 @@ class ReplicaRunner:
             self.feed(rm.ConnectFailed(f"internal error: {task.exception()!r}"))
 
     async def _start(self, process: ProcessSpec) -> None:
+        asking = self.loop.create_task(self._ask_what_it_waits_for())
         try:
-            pid = await self._engine.start(process)
+            # No deadline: there may be no place for it before another machine joins.
+            self._where = await self._engine.start(process)
         except (HeadraceError, OSError) as error:
             self.feed(rm.StartRefused(str(error)))
         else:
             self._start_in_flight = False
-            self.feed(rm.ProcessStarted(pid))
+            # The constructor's time begins here, not that of waiting for a place.
+            self.started_at, self.started_at_unix = self.loop.time(), time.time()
+            self.feed(rm.ProcessStarted(self._where.pid))
+        finally:
+            asking.cancel()
+            self._wait_for(None)
+
+    async def _ask_what_it_waits_for(self) -> None:
+        while True:
+            await asyncio.sleep(WAITING_POLL_S)
+            self._wait_for(self._engine.waiting(self.process))
+
+    def _wait_for(self, reason: str | None) -> None:
+        if reason != self.waiting_for:
+            self.waiting_for = reason
+            self._on_waiting()
 
     async def _connected(self, timeout_s: float) -> RpcClient:
         """The connection; a new one where there is none."""
         if self._client is None or self._client.closed:
-            client = await RpcClient.connect(self.where.address, self.where.secret, timeout_s=timeout_s)
+            client = await RpcClient.connect(self.where.address, self._secret, timeout_s=timeout_s)
             client.on_lost = lambda: self._lost(client)
             self._client = client
         return self._client
@@ -329,8 +363,8 @@ class ReplicaRunner:
         from answering, and is no reason to replace it."""
         silent = 0
         while self.replica.phase is Phase.INITIALIZING and silent < rm.UNHEALTHY_AFTER:
-            idle = await does_nothing(self.where.vitals, self.where.secret, self.replica.pid)
-            silent = rm.UNHEALTHY_AFTER if is_stopped(self.replica.pid) else silent + 1 if idle else 0
+            idle = await does_nothing(self.where.vitals, self._secret, self._inspect)
+            silent = rm.UNHEALTHY_AFTER if is_stopped(await self._inspect()) else silent + 1 if idle else 0
             await asyncio.sleep(STATE_POLL_S)
         if self.replica.phase is Phase.INITIALIZING:
             self.feed(rm.ConnectFailed("it was found running, but does nothing and does not answer"))
@@ -351,12 +385,17 @@ class ReplicaRunner:
                 client = await self._connected(timeout_s)
             except (OSError, WireError):
                 client = None
-            pid = self.replica.pid
             began = self.loop.time()
-            finding = await check_health(client, self.where.vitals, self.where.secret, timeout_s, pid)
+            finding = await check_health(client, self.where.vitals, self._secret, timeout_s, self._inspect)
             if finding is not None:
                 self._times.checked(finding, self.loop.time() - began)
                 self.feed(finding)
+
+    async def _inspect(self) -> Activity | None:
+        try:
+            return await self._engine.inspect(self.process)
+        except ConnectionError:  # the engine is gone, and so are we soon
+            return None
 
     async def _drain(self) -> None:
         timeout_s = self.options.graceful_shutdown_timeout_s
@@ -372,15 +411,15 @@ class ReplicaRunner:
 
     async def _kill(self) -> None:
         with contextlib.suppress(ConnectionError):
-            stopped = is_stopped(self.replica.pid)  # takes nothing but SIGKILL
+            stopped = is_stopped(await self._inspect())  # takes nothing but SIGKILL
             for sent in (signal.SIGKILL,) if stopped else (signal.SIGTERM, signal.SIGKILL):
-                if not await self._engine.kill(self.where.process, sent) and not self._start_in_flight:
+                if not await self._engine.kill(self.process, sent) and not self._start_in_flight:
                     self.feed(rm.ProcessExited("its process was gone already"))
                     return
                 await asyncio.sleep(TERM_GRACE_S)
 
     def _release(self) -> None:
-        self._engine.release(self.where.process)
+        self._engine.release(self.process)
         if self._client is not None:
             client, self._client = self._client, None
             client.close()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.controller.replica_counts import DeploymentCounts
+from headrace.controller.short_ids import ShortIds
 from headrace.controller.store import Store
 from headrace.controller.watch import WatchHub
 from headrace.engine.process import ProcessExited
@@ -18,8 +17,6 @@ from headrace.engine.protocol import Engine
 
 if TYPE_CHECKING:
     from headrace.controller.autoscaling.policies import Policies
-
-_LETTERS = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,7 @@ class Services:
         room_made: called when resources have become free.
         anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
         policies: the autoscaling policies that users have written.
+        short_ids: of the instance's processes.
     """
 
     engine: Engine
@@ -44,26 +42,11 @@ class Services:
     room_made: Callable[[], None]
     anyone_leaving: Callable[[], bool]
     policies: Policies
+    short_ids: ShortIds
     root_path: str = ""
     max_body_bytes: int | None = None
     logging: dict[str, Any] = field(default_factory=dict)
     counts: dict[tuple[str, str], DeploymentCounts] = field(default_factory=dict)
-    random: random.Random = field(default_factory=random.SystemRandom)
-
-    def new_short_id(self) -> str:
-        """Five letters and digits that no socket of this session is named after."""
-        return new_short_id(self.session_dir, self.random)
-
-
-_system_random = random.SystemRandom()
-
-
-def new_short_id(session_dir: Path, random: random.Random = _system_random) -> str:
-    """Five letters and digits that no socket in the session folder is named after."""
-    while True:
-        short_id = "".join(random.choices(_LETTERS, k=5))
-        if not (session_dir / f"{short_id}.sock").exists():
-            return short_id
 
 
 def describe_exit(exited: ProcessExited) -> str:

@@ -55,11 +55,25 @@ def keeps_target(
     return from_outside and old.options.get("num_replicas") == new.options.get("num_replicas")
 
 
-def resources_of(options: DeploymentOptions) -> ResourceRequest:
-    """What one replica needs."""
+def resources_of(spec: DeploymentSpec, options: DeploymentOptions, runtime_env: dict[str, Any]) -> ResourceRequest:
+    """What one replica needs; `runtime_env` is the application's."""
     actor = options.ray_actor_options
+    bundles = options.placement_group_bundles or []
+    selectors = options.placement_group_bundle_label_selector or []
     return ResourceRequest(
-        num_cpus=actor.num_cpus, num_gpus=actor.num_gpus, memory=actor.memory, resources=dict(actor.resources)
+        num_cpus=actor.num_cpus,
+        num_gpus=actor.num_gpus,
+        memory=actor.memory,
+        resources=dict(actor.resources),
+        accelerator_type=actor.accelerator_type,
+        label_selector=dict(actor.label_selector or {}),
+        fallback_strategy=[dict(alternative) for alternative in actor.fallback_strategy or []],
+        runtime_env=environment_of(options, runtime_env).model_dump(mode="json", exclude_defaults=True),
+        bundles=[dict(bundle) for bundle in bundles],
+        bundle_label_selectors=[dict(selector) for selector in selectors],
+        strategy=options.placement_group_strategy,
+        max_per_node=options.max_replicas_per_node,
+        group=f"{spec.app}#{spec.name}" if options.max_replicas_per_node is not None else "",
     )
 
 

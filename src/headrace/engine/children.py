@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.engine import child, orphans, session
+from headrace.engine.activity import activity_of
 from headrace.engine.guardian import Guardian
 from headrace.engine.listeners import listen_unix
-from headrace.engine.process import ProcessContext, ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.process import Activity, ProcessContext, ProcessExited, ProcessInfo, ProcessSpec
 from headrace.engine.restarts import Restarts
 from headrace.exceptions import StartupError
 
@@ -49,6 +50,7 @@ class Children:
         shared: listening sockets that the processes of a role inherit: role to name to socket.
         close_root: closes, in a new process, what else the root has open.
         guardian: told of every process.
+        node, zone: what this machine is called.
     """
 
     def __init__(
@@ -58,12 +60,16 @@ class Children:
         shared: dict[str, dict[str, socket.socket]],
         close_root: Callable[[], None],
         guardian: Guardian,
+        node: str = "",
+        zone: str = "",
     ) -> None:
         self._folder = folder
         self._secret = secret
         self._shared = shared
         self._close_root = close_root
         self._guardian = guardian
+        self._node = node
+        self._zone = zone
         self._by_name: dict[str, _Child] = {}
         self._names: dict[int, str] = {}
         # Sockets that outlive their process, so that connections wait for the next one.
@@ -92,8 +98,8 @@ class Children:
         for listener in (*self._listeners.values(), *(s for named in self._shared.values() for s in named.values())):
             listener.close()
 
-    def start(self, spec: ProcessSpec) -> int:
-        """Fork a process; returns its pid.
+    def start(self, spec: ProcessSpec) -> ProcessInfo:
+        """Fork a process.
 
         Raises:
             StartupError: its name is taken, its folder is missing, its socket cannot be opened, or the system refuses
@@ -116,10 +122,10 @@ class Children:
                 listener.close()
         with contextlib.suppress(OSError):  # whichever of the two comes first
             os.setpgid(pid, pid)
-        self._by_name[spec.name] = _Child(spec, pid, time.time(), time.monotonic())
+        started = self._by_name[spec.name] = _Child(spec, pid, time.time(), time.monotonic())
         self._names[pid] = spec.name
         self._guardian.started(pid)
-        return pid
+        return self._info(started)
 
     def _fork(self, spec: ProcessSpec) -> int:
         root_pid = os.getpid()
@@ -159,18 +165,29 @@ class Children:
             os._exit(1)
 
     def info(self) -> list[ProcessInfo]:
-        return [
-            ProcessInfo(
-                name=living.spec.name,
-                role=living.spec.role,
-                pid=living.pid,
-                listen=None if living.spec.listen is None else os.fspath(self._folder / living.spec.listen),
-                started_at=living.started_at,
-                args=living.spec.args,
-                allocation=living.spec.allocation,
-            )
-            for living in self._by_name.values()
-        ]
+        return [self._info(living) for living in self._by_name.values()]
+
+    def _info(self, living: _Child) -> ProcessInfo:
+        spec = living.spec
+        socket = None if spec.listen is None else self._folder / spec.listen
+        return ProcessInfo(
+            name=spec.name,
+            role=spec.role,
+            pid=living.pid,
+            listen=None if socket is None else os.fspath(socket),
+            started_at=living.started_at,
+            args=spec.args,
+            allocation=spec.allocation,
+            node=self._node,
+            zone=self._zone,
+            address="" if socket is None else os.fspath(socket),
+            vitals="" if socket is None else os.fspath(socket.with_suffix(".vitals")),
+        )
+
+    def inspect(self, name: str) -> Activity | None:
+        """What the system tells of a process; None if there is none of this name."""
+        living = self._by_name.get(name)
+        return None if living is None else activity_of(living.pid)
 
     def kill(self, name: str, number: int) -> bool:
         """Send a signal to a process; False if there is none of this name."""

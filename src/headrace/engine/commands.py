@@ -20,7 +20,7 @@ MAX_FRAME = 64 * 1024 * 1024
 
 
 class Start(msgspec.Struct, tag="start"):
-    """Answered with the pid."""
+    """Answered with its `ProcessInfo`."""
 
     id: int
     spec: ProcessSpec
@@ -32,6 +32,13 @@ class Kill(msgspec.Struct, tag="kill"):
     id: int
     name: str
     signal: int
+
+
+class Inspect(msgspec.Struct, tag="inspect"):
+    """Answered with a list of one: an `Activity`, or nil."""
+
+    id: int
+    name: str
 
 
 class ListProcesses(msgspec.Struct, tag="list"):
@@ -59,7 +66,7 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     id: int
 
 
-Request: TypeAlias = Start | Kill | ListProcesses | StopProxies | Subscribe | Shutdown
+Request: TypeAlias = Start | Kill | Inspect | ListProcesses | StopProxies | Subscribe | Shutdown
 
 
 class Reply(msgspec.Struct):

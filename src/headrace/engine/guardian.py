@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from headrace.engine import orphans, prctl, session
+
+_LOOK_EVERY_MS = 500
 
 
 class Guardian:
@@ -23,12 +26,14 @@ class Guardian:
         self._its, self._ours = os.pipe()
         self.pid: int | None = None
 
-    def start(self, folder: Path, close_root: Callable[[], None]) -> None:
+    def start(self, folder: Path, close_root: Callable[[], None], keeper: int | None = None) -> None:
         """Fork it.
 
         Args:
             folder: the session folder, removed after the root's sudden death.
             close_root: closes, in the guardian, what the root has open.
+            keeper: process under which another root takes the place of one that died; the folder is removed only when
+                that has ended too.
         """
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -40,7 +45,7 @@ class Guardian:
                     pipe = os.dup(self._its)
                     close_root()
                     prctl.name_process("headrace:guard")
-                    _guard(pipe, folder)
+                    _guard(pipe, folder, keeper)
                 finally:
                     os._exit(0)
         finally:
@@ -75,7 +80,7 @@ class Guardian:
             os.write(self._ours, line.encode())
 
 
-def _guard(pipe: int, folder: Path) -> None:
+def _guard(pipe: int, folder: Path, keeper: int | None) -> None:
     groups: set[int] = set()
     with open(pipe) as lines:
         for line in lines:
@@ -88,5 +93,21 @@ def _guard(pipe: int, folder: Path) -> None:
     for group in groups:
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
+    if keeper is not None and _has_successor(folder, keeper):
+        return
     orphans.end_of_session(folder.name)
     session.remove(folder)
+
+
+def _has_successor(folder: Path, keeper: int) -> bool:
+    """Wait until another root serves in the folder, or until the process that would start it has ended."""
+    try:
+        ended = os.pidfd_open(keeper)
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    while not poll.poll(_LOOK_EVERY_MS):
+        if not folder.exists() or session.root_lives(folder):
+            return True
+    return False

@@ -9,12 +9,14 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from headrace.engine.allocator import Allocator
 from headrace.engine.commands import (
     Frames,
+    Inspect,
     Kill,
     ListProcesses,
     Reply,
@@ -30,11 +32,15 @@ from headrace.engine.launch import begin_launch as begin_launch
 from headrace.engine.launch import launch as launch
 from headrace.engine.launch import stop_session as stop_session
 from headrace.engine.machine import detect_machine
-from headrace.engine.process import ProcessExited, ProcessSpec
-from headrace.engine.protocol import ProcessList
-from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.engine.process import Activity, NodeInfo, ProcessContext, ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.protocol import NodeList, ProcessList
+from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 from headrace.engine.root_config import RootConfig as RootConfig
-from headrace.exceptions import StartupError
+from headrace.engine.session import Session
+from headrace.exceptions import NotRunningError, StartupError
+
+if TYPE_CHECKING:
+    from headrace.config.instance import InstanceConfig
 
 _T = TypeVar("_T")
 _POLL_S = 0.02
@@ -45,8 +51,11 @@ _replies = msgspec.msgpack.Decoder(Reply)
 class LocalEngine:
     """The controller's connection to the root of its instance. Make one with `connect`."""
 
-    def __init__(self, root_socket: Path, machine: Machine) -> None:
-        self._root_socket = root_socket
+    journal = None  # the session folder is there for as long as the root is
+
+    def __init__(self, session: Session, machine: Machine) -> None:
+        self._session = session
+        self._root_socket = session.root_socket
         self._allocator = Allocator(machine)
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
@@ -66,11 +75,12 @@ class LocalEngine:
         Raises:
             ConnectionError: there is no root.
         """
-        engine = cls(Path(session_dir) / "root.sock", machine if machine is not None else detect_machine())
+        root_socket = Path(session_dir) / "root.sock"
         try:
-            reader, engine._writer = await asyncio.open_unix_connection(engine._root_socket)
-        except FileNotFoundError as error:
-            raise ConnectionError(f"no root listens on {engine._root_socket}") from error
+            engine = cls(Session.load(session_dir), machine if machine is not None else detect_machine())
+            reader, engine._writer = await asyncio.open_unix_connection(root_socket)
+        except (FileNotFoundError, NotRunningError) as error:
+            raise ConnectionError(f"no root listens on {root_socket}") from error
         engine._receiver = asyncio.create_task(engine._receive(reader))
         for process in await engine.list():
             if process.allocation is not None:
@@ -82,14 +92,36 @@ class LocalEngine:
         """What there is to give out."""
         return self._allocator.machine
 
-    async def start(self, spec: ProcessSpec) -> int:
+    async def start(self, spec: ProcessSpec) -> ProcessInfo:
         allocation = self._allocator.held.get(spec.name)
         if allocation is not None:
             spec = msgspec.structs.replace(spec, allocation=allocation, env={**spec.env, **allocation.env})
-        return await self._call(lambda id: Start(id, spec), int)
+        return await self._call(lambda id: Start(id, spec), ProcessInfo)
+
+    def waiting(self, name: str) -> str | None:
+        return None  # what has no place on this machine is refused by `allocate`
 
     async def kill(self, name: str, signal: int) -> bool:
         return await self._call(lambda id: Kill(id, name, int(signal)), bool)
+
+    async def inspect(self, name: str) -> Activity | None:
+        [activity] = await self._call(lambda id: Inspect(id, name), list[Activity | None])
+        return activity
+
+    async def nodes(self) -> NodeList:
+        session, machine = self._session, self.machine
+        resources = {"CPU": machine.num_cpus, "GPU": float(len(machine.gpus)), "memory": float(machine.memory)}
+        return [
+            NodeInfo(
+                node=session.node,
+                host="127.0.0.1",
+                head=True,
+                resources={name: amount for name, amount in (resources | machine.resources).items() if amount},
+                labels=machine.labels,
+                zone=session.zone,
+                http=session.http,
+            )
+        ]
 
     async def stop_proxies(self, timeout_s: float) -> None:
         await self._call(StopProxies, type(None))
@@ -158,6 +190,14 @@ class LocalEngine:
     # Last, because inside the class it hides the built-in type.
     async def list(self) -> ProcessList:
         return await self._call(ListProcesses, ProcessList)
+
+
+async def connect(process: ProcessContext, config: InstanceConfig) -> LocalEngine:
+    """The engine of a controller that a root has forked."""
+    machine = detect_machine(
+        num_cpus=config.num_cpus, num_gpus=config.num_gpus, memory=config.memory, resources=config.resources
+    )
+    return await LocalEngine.connect(process.session_dir, machine)
 
 
 async def _read_replies(reader: asyncio.StreamReader) -> AsyncIterator[Reply]:

@@ -64,7 +64,16 @@ class ProcessContext:
 
 
 class ProcessInfo(msgspec.Struct, kw_only=True):
-    """A living process. `listen`: path of its socket. `started_at`: seconds since the epoch."""
+    """A living process.
+
+    Attributes:
+        listen: path of its Unix socket, on its own node; None if it asked for none.
+        started_at: seconds since the epoch.
+        node, zone: where it runs.
+        address: how the controller and other machines reach its socket over the wire: the path itself on one machine.
+            Empty if it has none.
+        vitals: how the socket that a replica opens beside it, `<stem of listen>.vitals`, is reached from there.
+    """
 
     name: str
     role: str
@@ -73,6 +82,45 @@ class ProcessInfo(msgspec.Struct, kw_only=True):
     started_at: float
     args: dict[str, Any] = {}
     allocation: Allocation | None = None
+    node: str = ""
+    zone: str = ""
+    address: str = ""
+    vitals: str = ""
+
+
+class Activity(msgspec.Struct, kw_only=True, frozen=True):
+    """What the system tells of a living process, whether or not it answers anybody.
+
+    Attributes:
+        stopped: a signal has stopped it (SIGSTOP), so that nothing in it runs, and only SIGKILL ends it.
+        cpu_s: seconds of CPU time that it has taken so far.
+    """
+
+    stopped: bool
+    cpu_s: float
+
+
+class NodeInfo(msgspec.Struct, kw_only=True):
+    """A machine of the instance.
+
+    Attributes:
+        node: what it is called in `ProcessInfo.node`.
+        host: its address, as other machines reach it; the loopback address where there are no others.
+        alive: it can run processes. One that is not is kept in mind for a while, for people to see.
+        head: it is the one that the others depend on.
+        resources: what it has in all: "CPU", "GPU", "memory" in bytes, and custom resources.
+        labels: what `label_selector` goes by.
+        http: where its proxies listen; None if it has none.
+    """
+
+    node: str
+    host: str
+    alive: bool = True
+    head: bool = False
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    zone: str = ""
+    http: tuple[str, int] | None = None
 
 
 class ProcessExited(msgspec.Struct, kw_only=True):

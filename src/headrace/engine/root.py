@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 import msgspec
 
-from headrace.engine import commands, prctl, session
+from headrace.engine import commands, orphans, prctl, session
 from headrace.engine.children import Children
 from headrace.engine.command_server import CommandServer
 from headrace.engine.guardian import Guardian
@@ -55,18 +55,30 @@ class Root:
         self._grace_s: float | None = None  # set when the end has come
         self._is_child_of_driver = os.getppid() == config.driver_pid
         self._driver: int | None = None  # descriptor that tells its end
-        self._shared: dict[str, dict[str, socket.socket]] = {"controller": {}, "proxy": {}}
-        http = None
+        # On a cluster the controller is elsewhere, and a gate takes its place here.
+        self._front = "controller" if config.gate_host is None else "gate"
+        self._shared: dict[str, dict[str, socket.socket]] = {self._front: {}, "proxy": {}}
+        http = gate = None
+        if config.gate_host is not None:
+            listener = listen_tcp(config.gate_host, config.gate_port, "the cluster's other machines", "gate_port")
+            self._shared[self._front]["gate"] = listener
+            gate = (config.gate_host, listener.getsockname()[1])
         if config.http_host is not None:
-            listener = listen_tcp(config.http_host, config.http_port, "HTTP", config.http_port_option)
+            listener = listen_tcp(
+                config.http_host, config.http_port, "HTTP", config.http_port_option, config.http_port_fallback
+            )
             self._shared["proxy"]["http"] = listener
             http = (config.http_host, listener.getsockname()[1])
         listener = listen_tcp(
             config.rest_host, config.rest_port, "the REST API", config.rest_port_option, config.rest_port_fallback
         )
-        self._shared["controller"]["rest"] = listener
+        self._shared[self._front]["rest"] = listener
         rest = (config.rest_host, listener.getsockname()[1])
-        folder, secret, self._locks = session.create(None if config.session_dir is None else Path(config.session_dir))
+        folder, secret, self._locks = session.create(
+            None if config.session_dir is None else Path(config.session_dir),
+            secret=None if config.secret is None else bytes.fromhex(config.secret),
+            keep=config.keep,
+        )
         self.session = session.Session(
             dir=folder,
             secret=secret,
@@ -75,6 +87,11 @@ class Root:
             rest=rest,
             started_at=time.time(),
             detached=config.detached,
+            engine=config.engine,
+            node=config.node,
+            zone=config.zone,
+            gate=gate,
+            cluster=config.cluster,
         )
         try:
             self._commands_socket = listen_unix(session.socket_path(folder, "root.sock"))
@@ -124,8 +141,11 @@ class Root:
         prctl.adopt_orphans()
         prctl.name_process("headrace:root")
         self._guardian = Guardian()
-        self._children = Children(self.session.dir, self.session.secret, self._shared, self._close, self._guardian)
-        self._children.adopt_listener("controller", self._controller_socket)
+        own = self.session
+        self._children = Children(
+            own.dir, own.secret, self._shared, self._close, self._guardian, node=own.node, zone=own.zone
+        )
+        self._children.adopt_listener(self._front, self._controller_socket)
         self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
         sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
         gc.disable()  # nearly everything that imports make stays
@@ -134,7 +154,7 @@ class Root:
             self._children.start(spec)
         self._warm_up(self._config.warm)
         gc.enable()
-        self._guardian.start(self.session.dir, self._close_in_guardian)
+        self._start_guardian()
 
     def _warm_up(self, modules: Iterable[str]) -> None:
         """Import once what several processes need, into memory that they will share."""
@@ -148,9 +168,9 @@ class Root:
     def _first_processes(self) -> list[ProcessSpec]:
         config = self._config
         args = {"instance": config.instance, "http": self.session.http, "rest": self.session.rest}
-        controller = ProcessSpec(
-            name="controller",
-            role="controller",
+        front = ProcessSpec(
+            name=self._front,
+            role=self._front,
             entry=config.controller_entry,
             args=args,
             listen="controller.sock",
@@ -166,7 +186,7 @@ class Root:
             )
             for index in range(config.num_proxies if self.session.http else 0)
         ]
-        return [controller, *proxies]
+        return [front, *proxies]
 
     def _close(self) -> None:
         """Close, in a new process, what is the root's own; the locks too, which would be held on to after its end."""
@@ -206,9 +226,13 @@ class Root:
         if self._guardian.pid is None and self._grace_s is None:
             self._replace_guardian()
 
+    def _start_guardian(self) -> None:
+        keeper = self._config.driver_pid if self._config.keep else None
+        self._guardian.start(self.session.dir, self._close_in_guardian, keeper)
+
     def _replace_guardian(self) -> None:
         with contextlib.suppress(OSError):  # no room for a process: tried again when the next one ends
-            self._guardian.start(self.session.dir, self._close_in_guardian)
+            self._start_guardian()
             for process in self._children.info():
                 self._guardian.started(process.pid)
 
@@ -239,6 +263,8 @@ class Root:
                 return self._children.start(request.spec)
             case commands.Kill():
                 return self._children.kill(request.name, request.signal)
+            case commands.Inspect():
+                return [self._children.inspect(request.name)]
             case commands.ListProcesses():
                 return self._children.info()
             case commands.StopProxies():
@@ -255,6 +281,9 @@ class Root:
                 listener.close()
         if hasattr(self, "_children"):
             self._children.stop(self._grace_s or 0.0, self._wait_for_signal)
+        if self._config.keep:
+            # Of processes that were not this one's children.
+            orphans.end_of_session(self.session.name)
         session.remove(self.session.dir)
 
     def _wait_for_signal(self, timeout_s: float) -> bool:

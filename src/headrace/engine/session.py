@@ -4,10 +4,12 @@
         current              symlink to the instance that serves without a driver
         <session>/
             root.lock        locked by the root for as long as it lives
+            agent.lock       on a cluster: locked by this machine's agent, which replaces the root
             secret           32 random bytes
-            session.json     addresses
+            session.json     addresses, and what this machine is called
             root.sock, controller.sock, <replica>.sock, state.db, logs/
             controller.error why no controller can start, while none can
+            controller.address   on a cluster: where the controller is
     /dev/shm/headrace-<session>/   large buffers, and a root.lock too: containers may share this folder alone
 
 A file lock tells whether the root lives, and not its pid: the system lets go of the lock when the process is gone,
@@ -37,6 +39,8 @@ LONGEST_SOCKET_NAME = 24
 """Bytes that the file name of a socket in a session folder may have for certain."""
 
 CONTROLLER_ERROR = "controller.error"
+CONTROLLER_ADDRESS = "controller.address"
+AGENT_LOCK = "agent.lock"
 
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -61,6 +65,10 @@ class Session:
         rest: host and port of the REST API.
         started_at: seconds since the epoch.
         detached: it serves without a driver.
+        engine: where its processes run: "local" for this machine, "ray" for a cluster of which this is one machine.
+        node, zone: what this machine is called among the instance's.
+        gate: host and port where other machines reach this one's sockets; None where there are none.
+        cluster: where the cluster is, for its engine; "" on one machine.
     """
 
     dir: Path
@@ -70,6 +78,11 @@ class Session:
     rest: tuple[str, int]
     started_at: float
     detached: bool
+    engine: str = "local"
+    node: str = ""
+    zone: str = ""
+    gate: tuple[str, int] | None = None
+    cluster: str = ""
 
     @property
     def name(self) -> str:
@@ -119,6 +132,12 @@ class Session:
                 rest=tuple(data["rest"]),
                 started_at=data["started_at"],
                 detached=data["detached"],
+                # An instance that an earlier version of Headrace has started tells of none of these.
+                engine=data.get("engine", "local"),
+                node=data.get("node", ""),
+                zone=data.get("zone", ""),
+                gate=tuple(data["gate"]) if data.get("gate") else None,
+                cluster=data.get("cluster", ""),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotRunningError(f"{path} is not the folder of a running instance: {error}") from error
@@ -179,9 +198,18 @@ def socket_path(folder: Path, name: str) -> Path:
 
 
 def is_alive(folder: Path) -> bool:
+    """Whether the instance of a session folder lives: its root, or on a cluster who replaces the root."""
+    return root_lives(folder) or _is_locked(folder / AGENT_LOCK)
+
+
+def root_lives(folder: Path) -> bool:
     """Whether the root of a session folder lives."""
+    return _is_locked(folder / "root.lock")
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        lock = os.open(folder / "root.lock", os.O_RDONLY)
+        lock = os.open(path, os.O_RDONLY)
     except PermissionError:
         return True  # another user's; whether it lives is not for us to know
     except OSError:
@@ -195,20 +223,47 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def _hold_lock(folder: Path) -> int:
+def _hold_lock(folder: Path, name: str = "root.lock") -> int:
     """Mark a folder as a living root's until the file descriptor is closed. It is never seen unlocked."""
-    new = folder / ".root.lock.new"
+    new = folder / f".{name}.new"
     lock = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    new.replace(folder / "root.lock")
+    new.replace(folder / name)
     return lock
 
 
-def create(folder: Path | None = None) -> tuple[Path, bytes, list[int]]:
+def keep(folder: Path) -> list[int]:
+    """Make a session folder for roots to come, one after the other, and mark it as alive meanwhile.
+
+    Returns:
+        The file descriptors that hold the locks.
+
+    Raises:
+        StartupError: the folder cannot be made.
+    """
+    try:
+        _make_private(folder.parent, ours=folder.parent == sessions_dir() and "HEADRACE_SESSIONS" not in os.environ)
+        with _only_one_at_a_time(folder.parent):
+            socket_path(folder, "x" * LONGEST_SOCKET_NAME)
+            folders = (folder, shm_dir(folder))
+            for each in folders:
+                _make_private(each, ours=True)
+            return [_hold_lock(each, AGENT_LOCK) for each in folders]
+    except OSError as error:
+        raise StartupError(
+            f"cannot make the session folder {folder}: {error}; choose another place with HEADRACE_SESSIONS"
+        ) from error
+
+
+def create(
+    folder: Path | None = None, secret: bytes | None = None, keep: bool = False
+) -> tuple[Path, bytes, list[int]]:
     """Make a session folder, and hold its lock.
 
     Args:
         folder: where; None for a new one among this user's.
+        secret: the instance's; None for a new one.
+        keep: take the place of a root that has died: sockets of processes that have outlived it stay.
 
     Returns:
         The folder, the secret, and the file descriptors that hold the locks.
@@ -223,19 +278,20 @@ def create(folder: Path | None = None) -> tuple[Path, bytes, list[int]]:
         with _only_one_at_a_time(sessions):
             chosen = sessions / secrets.token_hex(4) if folder is None else folder.absolute()
             socket_path(chosen, "x" * LONGEST_SOCKET_NAME)
-            if is_alive(chosen):
+            if root_lives(chosen) if keep else is_alive(chosen):
                 raise StartupError(
                     f"another instance is running in {chosen}; choose another session folder, or stop it"
                 )
             _make_private(chosen, ours=True)
             locks = [_hold_lock(chosen)]
-        for leftover in (chosen / "session.json", *chosen.glob("*.sock")):
-            leftover.unlink(missing_ok=True)
+        if not keep:
+            for leftover in (chosen / "session.json", *chosen.glob("*.sock")):
+                leftover.unlink(missing_ok=True)
         (chosen / "logs").mkdir(mode=0o700, exist_ok=True)
         _make_private(shm_dir(chosen), ours=True)
         locks.append(_hold_lock(shm_dir(chosen)))
-        secret = secrets.token_bytes(32)
-        _write_private(chosen / "secret", secret)
+        secret = secret if secret is not None else secrets.token_bytes(32)
+        write_private(chosen / "secret", secret)
     except OSError as error:
         raise StartupError(
             f"cannot make a session folder in {sessions}: {error}; choose another folder with HEADRACE_SESSIONS"
@@ -251,9 +307,15 @@ def publish(session: Session) -> None:
         "rest": session.rest,
         "started_at": session.started_at,
         "detached": session.detached,
+        "engine": session.engine,
+        "node": session.node,
+        "zone": session.zone,
+        "gate": session.gate,
+        "cluster": session.cluster,
     }
-    _write_private(session.dir / "session.json", json.dumps(data).encode())
-    if session.detached:
+    write_private(session.dir / "session.json", json.dumps(data).encode())
+    # Machines of one cluster may in truth be one machine: the first of them is the current one.
+    if session.detached and not (session.cluster and is_alive(session.dir.parent / "current")):
         new = session.dir / "current"
         new.symlink_to(session.dir)
         new.replace(session.dir.parent / "current")
@@ -328,8 +390,8 @@ def _make_private(folder: Path, ours: bool) -> None:
             folder.chmod(0o700)
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that is there in full or not at all."""
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, that is there in full or not at all."""
     new = path.with_name(f".{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

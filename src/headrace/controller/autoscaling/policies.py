@@ -11,7 +11,6 @@ import json
 import logging
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from headrace.config.policy_call import PolicyLoad, PolicyQuestion
@@ -19,7 +18,7 @@ from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.config.spec import ApplicationSpec, DeploymentSpec, PolicySpec
 from headrace.controller.autoscaling.asker import Asker, Member
 from headrace.controller.autoscaling.policy_runner import PROCESS_PREFIX, PolicyProcessSpec, PolicyRunner
-from headrace.controller.services import new_short_id
+from headrace.controller.short_ids import ShortIds
 from headrace.controller.spec_reading import environment_of, options_of
 from headrace.engine.process import ProcessExited, ProcessInfo
 from headrace.engine.protocol import Engine
@@ -32,14 +31,15 @@ _Key = tuple[str, str]
 class Policies:
     """
     Args:
-        engine, session_dir, secret: where policies run, and how they are talked to.
+        engine, secret: where policies run, and how they are talked to.
+        short_ids: of the instance's processes.
         logging: how their processes log.
     """
 
-    def __init__(self, engine: Engine, session_dir: Path, secret: bytes, logging: dict[str, Any]) -> None:
+    def __init__(self, engine: Engine, secret: bytes, short_ids: ShortIds, logging: dict[str, Any]) -> None:
         self._engine = engine
-        self._session_dir = session_dir
         self._secret = secret
+        self._short_ids = short_ids
         self._logging = logging
         self._askers: dict[_Key, Asker] = {}
         self._joined: dict[Member, tuple[_Key, str]] = {}
@@ -58,8 +58,7 @@ class Policies:
                     await self._engine.kill(info.name, signal.SIGKILL)
         self._begun = True
         for key, asker in self._askers.items():
-            info_of_it = found.get(key)
-            asker.runner.begin(info_of_it.name if info_of_it is not None else None)
+            asker.runner.begin(found.get(key))
 
     def join(self, member: Member, spec: DeploymentSpec, application: ApplicationSpec) -> Asker | None:
         """Have a deployment that scales itself decided for by its application's policy or by its own; leave any other.
@@ -141,9 +140,8 @@ class Policies:
             return PolicyRunner(
                 process,
                 self._engine,
-                self._session_dir,
                 self._secret,
-                lambda: new_short_id(self._session_dir),
+                self._short_ids.new,
                 question,
                 on_news,
             )

@@ -7,14 +7,13 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headrace.config.policy_call import PolicyAnswer, PolicyLoad, PolicyQuestion
 from headrace.controller.services import describe_exit
-from headrace.engine.process import ProcessExited, ProcessSpec
+from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
 from headrace.engine.protocol import Engine
 from headrace.exceptions import StartupError
 from headrace.wire.errors import ConnectionLost, RpcError, WireError
@@ -70,7 +69,7 @@ class PolicyRunner:
     """
     Args:
         spec: what to run.
-        engine, session_dir, secret: where it runs, and how it is talked to.
+        engine, secret: where it runs, and how it is talked to.
         new_short_id: makes the last part of a process's name.
         question: what to ask, at the moment at which it is asked.
         on_news: called when `answer` or `problem` has changed.
@@ -85,7 +84,6 @@ class PolicyRunner:
         self,
         spec: PolicyProcessSpec,
         engine: Engine,
-        session_dir: Path,
         secret: bytes,
         new_short_id: Callable[[], str],
         question: Callable[[], PolicyQuestion],
@@ -96,8 +94,8 @@ class PolicyRunner:
         self.answer: PolicyAnswer | None = None
         self.problem: str | None = None
         self.process_name = ""
+        self._address = ""
         self._engine = engine
-        self._session_dir = session_dir
         self._secret = secret
         self._new_short_id = new_short_id
         self._question = question
@@ -109,9 +107,10 @@ class PolicyRunner:
         self._exit: asyncio.Future[ProcessExited] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, found: str | None = None) -> None:
-        """Start the process, or take over the one named `found` that an earlier controller started."""
-        self.process_name = found or ""
+    def begin(self, found: ProcessInfo | None = None) -> None:
+        """Start the process, or take over the one that an earlier controller started."""
+        if found is not None:
+            self.process_name, self._address = found.name, found.address
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def ask(self) -> None:
@@ -176,7 +175,7 @@ class PolicyRunner:
         spec = self.spec
         short_id = self._new_short_id()
         self.process_name = f"{PROCESS_PREFIX}{spec.owner}#{short_id}"
-        await self._engine.start(
+        started = await self._engine.start(
             ProcessSpec(
                 name=self.process_name,
                 role="policy",
@@ -187,11 +186,11 @@ class PolicyRunner:
                 cwd=spec.cwd,
             )
         )
+        self._address = started.address
 
     async def _connected(self) -> RpcClient:
-        socket = self._session_dir / f"{self.process_name.rpartition('#')[2]}.sock"
         try:
-            return await RpcClient.connect(str(socket), self._secret, CONNECT_S)
+            return await RpcClient.connect(self._address, self._secret, CONNECT_S)
         except (WireError, OSError):
             raise _Gone(await self._how_it_ended()) from None
 
