@@ -42,9 +42,10 @@ from headrace.controller.controller import Controller
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.rpc import rpc_server
 from headrace.controller.store import Store
+from headrace.engine.allocator import Allocator
 from headrace.engine.listeners import listen_unix
 from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
-from headrace.engine.resources import Allocation, Allocator, Machine, Refusal, ResourceRequest
+from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 from headrace.wire.rpc import RpcClient
 
 SECRET = b"s" * 32

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from headrace.engine.allocator import Allocator
 from headrace.engine.amounts import PARTS
 from headrace.engine.machine import detect_machine
-from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
+from headrace.engine.resources import Allocation, Gang, Machine, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 
 
@@ -111,6 +111,95 @@ def test_asking_again_gives_the_same_and_asking_for_another_amount_is_a_mistake(
         allocator.allocate("a", ResourceRequest(num_gpus=2))
 
 
+GPU = {"GPU": 1.0}
+
+
+def test_bundles_are_set_aside_together_on_one_machine() -> None:
+    allocator = Allocator(machine(3, resources={"licence": 2.0}))
+    wanted = ResourceRequest(num_cpus=1, bundles=[{"CPU": 1.0, **GPU}, {**GPU, "memory": 400, "licence": 1.0}])
+    allocation = granted(allocator.allocate("a", wanted))
+    assert allocation.env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    reason = refused(allocator.allocate("b", ResourceRequest(bundles=[GPU, GPU])), "not_now")
+    assert reason == "its 2 bundles need 2 whole GPUs, 1 of 3 are free (held by a)"
+    assert "600 bytes of 1000 bytes" in refused(allocator.allocate("b", ResourceRequest(memory=700)), "not_now")
+    allocator.release("a")
+    everything = ResourceRequest(bundles=[GPU, GPU, {**GPU, "memory": 1000, "licence": 2}])
+    assert granted(allocator.allocate("b", everything)).gpu_indices == [0, 1, 2]
+
+
+def test_fractions_in_bundles_share_a_gpu_as_those_of_replicas_do() -> None:
+    allocator = Allocator(machine(2))
+    halves = granted(allocator.allocate("a", ResourceRequest(bundles=[{"GPU": 0.5}, {"GPU": 0.5}])))
+    assert (halves.gpu_indices, halves.gpu_parts) == ([0], [PARTS])
+    mixed = ResourceRequest(bundles=[{"GPU": 0.5}, GPU])
+    assert refused(allocator.allocate("b", mixed), "not_now").startswith("its 2 bundles need 0.5, 1 of a GPU")
+    allocator.release("a")
+    assert granted(allocator.allocate("b", mixed)).env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (
+            ResourceRequest(bundles=[GPU, GPU], strategy="STRICT_SPREAD"),
+            "STRICT_SPREAD puts each of its 2 bundles on a machine of its own, and there is one machine; use 'PACK'",
+        ),
+        (ResourceRequest(bundles=[GPU, {"GPU": 2.0}]), "its 2 bundles need 3 GPUs, this machine has 2"),
+        (ResourceRequest(bundles=[GPU, {"GPU": 1.5}]), "bundle 2 of 2: GPU=1.5 is neither a fraction"),
+        (
+            ResourceRequest(num_gpus=1, gang=Gang(id="g", size=3, index=0)),
+            "the 3 replicas of its gang need 3 GPUs, this machine has 2",
+        ),
+        (ResourceRequest(accelerator_type="A100"), "it needs an accelerator A100, this machine has H100"),
+        (ResourceRequest(bundles=[{**GPU, "accelerator_type:A100": 0.001}]), "it needs an accelerator A100"),
+        (
+            ResourceRequest(label_selector={"zone": "a"}),
+            "it needs a machine with the label zone=a, this machine has zone=b",
+        ),
+        (
+            ResourceRequest(bundles=[GPU, GPU], bundle_label_selectors=[{}, {"zone": "!b"}]),
+            "bundle 2 of 2 needs a machine with the label zone=!b",
+        ),
+    ],
+)
+def test_what_one_machine_can_never_give_is_refused(request_: ResourceRequest, reason: str) -> None:
+    there = machine(2, accelerator_type="H100", labels={"zone": "b"})
+    assert reason in refused(Allocator(there).allocate("a", request_), "never")
+
+
+def test_a_kind_of_accelerator_is_believed_where_it_is_not_known() -> None:
+    wanted = ResourceRequest(num_gpus=1, accelerator_type="A100")
+    granted(Allocator(machine(1)).allocate("a", wanted))
+    assert "this machine has no GPU" in refused(Allocator(machine()).allocate("a", wanted), "never")
+
+
+def test_labels_that_a_fallback_names_will_do() -> None:
+    wanted = ResourceRequest(label_selector={"zone": "a"}, fallback_strategy=[{"label_selector": {"zone": "in(b,c)"}}])
+    granted(Allocator(machine(labels={"zone": "b"})).allocate("a", wanted))
+    refused(Allocator(machine(labels={"zone": "d"})).allocate("a", wanted), "never")
+
+
+def test_no_more_replicas_of_a_deployment_than_one_machine_may_run() -> None:
+    allocator = Allocator(machine())
+    wanted = ResourceRequest(num_cpus=1, max_per_node=2, group="app#Model")
+    for name in ("a", "b"):
+        granted(allocator.allocate(name, wanted))
+    reason = refused(allocator.allocate("c", wanted), "not_now")
+    assert reason == "this machine runs 2 replicas of it already (max_replicas_per_node=2)"
+    granted(allocator.allocate("other", ResourceRequest(max_per_node=2, group="app#Other")))
+
+
+def test_the_first_of_a_gang_is_refused_where_there_is_not_enough_for_all() -> None:
+    allocator = Allocator(machine(3))
+    granted(allocator.allocate("other", ResourceRequest(num_gpus=1)))
+    members = [ResourceRequest(num_gpus=1, gang=Gang(id="g", size=3, index=index)) for index in range(3)]
+    reason = refused(allocator.allocate("m0", members[0]), "not_now")
+    assert reason == "the 3 replicas of its gang need 3 whole GPUs, 2 of 3 are free (held by other)"
+    allocator.release("other")
+    held = [granted(allocator.allocate(f"m{index}", member)) for index, member in enumerate(members)]
+    assert [allocation.gpu_indices for allocation in held] == [[0], [1], [2]]
+
+
 amounts = st.one_of(st.integers(0, 4).map(float), st.integers(1, 20).map(lambda n: n / 20))
 requests = st.builds(
     ResourceRequest,
@@ -118,6 +207,10 @@ requests = st.builds(
     num_gpus=amounts,
     memory=st.integers(0, 600),
     resources=st.dictionaries(st.sampled_from(["licence", "slot"]), amounts, max_size=2),
+)
+bundled = st.builds(
+    lambda bundles: ResourceRequest(bundles=[b for b in bundles if any(b.values())] or [{"CPU": 1.0}]),
+    st.lists(st.fixed_dictionaries({"GPU": amounts, "licence": amounts}), min_size=1, max_size=3),
 )
 steps = st.lists(st.tuples(st.integers(0, 8).map(str), st.one_of(st.none(), requests)), max_size=40)
 
@@ -141,6 +234,28 @@ def test_nothing_is_ever_given_out_twice_and_all_of_it_comes_back(
         assert sum(a.request.memory or 0 for a in held) <= there.memory
         for resource, total in there.resources.items():
             assert sum(round(a.request.resources.get(resource, 0) * PARTS) for a in held) <= total * PARTS
+    for name in list(allocator.held):
+        allocator.release(name)
+    everything = ResourceRequest(num_gpus=3, memory=1000, resources={"licence": 2, "slot": 0.5})
+    assert granted(allocator.allocate("all", everything)).gpu_indices == [0, 1, 2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 8).map(str), st.one_of(st.none(), requests, bundled)), max_size=30))
+def test_bundles_are_never_given_out_twice_either(steps: list[tuple[str, ResourceRequest | None]]) -> None:
+    there = machine(3, resources={"licence": 2.0, "slot": 0.5})
+    allocator = Allocator(there)
+    for name, request in steps:
+        if request is None or name in allocator.held:
+            allocator.release(name)
+        else:
+            allocator.allocate(name, request)
+        held = list(allocator.held.values())
+        for index in range(3):
+            used = [a.gpu_parts[a.gpu_indices.index(index)] for a in held if index in a.gpu_indices]
+            assert sum(used) <= PARTS
+        for allocation in held:
+            asked = allocation.request.bundles or [{"GPU": allocation.request.num_gpus}]
+            assert sum(allocation.gpu_parts) == sum(round(bundle.get("GPU", 0.0) * PARTS) for bundle in asked)
     for name in list(allocator.held):
         allocator.release(name)
     everything = ResourceRequest(num_gpus=3, memory=1000, resources={"licence": 2, "slot": 0.5})

@@ -18,6 +18,9 @@ from headrace.engine.resources import Refusal, ResourceRequest
 MOST_STEPS = 20_000
 """How many partial placements are looked at. Where that is not enough to be sure, a place is believed to exist."""
 
+MOST_BUNDLES = 500
+"""The same, for more bundles than these."""
+
 _MOST_TOLD = 8
 """Machines that a sentence names one by one."""
 
@@ -208,6 +211,8 @@ class _Search:
     def places(self) -> list[int] | None:
         if not all(self._fitting) or not self._enough_in_all():
             return None
+        if len(self._order) > MOST_BUNDLES:
+            return [fitting[0] for fitting in self._fitting]  # not known: believed
         return list(self._found) if self._place_from(0) else None
 
     def _key(self, number: int) -> tuple[tuple[str, int], ...]:
