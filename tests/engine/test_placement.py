@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.amounts import parts
+from headrace.engine.bundles import Bundle, bundles_of
 from headrace.engine.labels import missing_label
-from headrace.engine.placement import Bundle, Room, bundles_of, place, why_not
+from headrace.engine.placement import Room, place, why_not
 from headrace.engine.resources import Gang, ResourceRequest
 
 amounts = st.integers(0, 4).map(float) | st.sampled_from([0.1, 0.5])
@@ -241,3 +242,11 @@ def test_a_gang_stands_for_the_bundles_of_all_its_members_in_order() -> None:
     wanted = request(ONE, FOUR, gang=Gang(id="g", size=2, index=1), bundle_label_selectors=[{"zone": "a"}])
     assert [bundle.amounts for bundle in bundles_of(wanted)] == [ONE, FOUR, ONE, FOUR]
     assert all(bundle.selector == {"zone": "a"} for bundle in bundles_of(wanted))
+
+
+def test_a_process_brings_what_it_asks_for_into_its_bundles() -> None:
+    wanted = request({"CPU": 1.0}, ONE, accelerator_type="H100", memory=100, label_selector={"zone": "a"})
+    first, second = bundles_of(wanted)
+    assert first.amounts == {"CPU": 1.0, "accelerator_type:H100": 0.001, "memory": 100.0}
+    assert second.amounts == {"GPU": 1.0, "accelerator_type:H100": 0.001}
+    assert (first.selector, second.selector) == ({"zone": "a"}, {})

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headrace.engine.amounts import ACCELERATOR, PARTS, in_words, number_shown, parts, shown
+from headrace.engine.bundles import Bundle, bundles_of, together
 from headrace.engine.labels import missing_label
-from headrace.engine.placement import Bundle, bundles_of, together
 from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 
 
