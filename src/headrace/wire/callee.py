@@ -15,7 +15,7 @@ from headrace.wire.connection import Connection, SharedMemory
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
 from headrace.wire.tls import HANDSHAKE_TIMEOUT_S as TLS_TIMEOUT_S
-from headrace.wire.tls import tls_identity
+from headrace.wire.tls import fingerprint_of_server, tls_identity
 
 logger = logging.getLogger("headrace.wire")
 
@@ -236,10 +236,8 @@ class CalleeConnection(Connection):
         service: Service,
         shared: SharedMemory | None,
         connections: set[CalleeConnection],
-        fingerprint: bytes = b"",
     ) -> None:
         super().__init__(loop, shared)
-        self._fingerprint = fingerprint
         self.calls: dict[int, ServerCall] = {}
         self.on_lost: Callable[[], None] | None = None
         self._secret = secret
@@ -267,8 +265,9 @@ class CalleeConnection(Connection):
         start = len(auth.MAGIC) + auth.NONCE_BYTES
         client_nonce = data[len(auth.MAGIC) : start]
         given = data[start : auth.CLIENT_HELLO_BYTES]
+        bound = fingerprint_of_server(self.transport)
         role = b"client" if magic == auth.MAGIC else b"remote"
-        if not auth.verify(self._secret, role, self._nonce, client_nonce, given, self._fingerprint):
+        if not auth.verify(self._secret, role, self._nonce, client_nonce, given, bound):
             raise ProtocolViolation("it does not hold the secret")
         if role == b"remote":
             self.shared = None
@@ -276,7 +275,7 @@ class CalleeConnection(Connection):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self.transport.write(auth.proof(self._secret, b"server", self._nonce, client_nonce, self._fingerprint))
+        self.transport.write(auth.proof(self._secret, b"server", self._nonce, client_nonce, bound))
         return auth.CLIENT_HELLO_BYTES
 
     def frame_received(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes | memoryview) -> None:
@@ -349,9 +348,8 @@ async def listen(
         )
     else:
         identity = tls_identity()
-        fingerprint = identity.fingerprint if identity is not None else b""
         server = await loop.create_server(
-            lambda: CalleeConnection(loop, secret, service, None, connections, fingerprint),
+            lambda: CalleeConnection(loop, secret, service, None, connections),
             sock=listener,
             ssl=identity.server if identity is not None else None,
             ssl_handshake_timeout=TLS_TIMEOUT_S if identity is not None else None,

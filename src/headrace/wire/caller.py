@@ -14,7 +14,7 @@ from headrace.wire.connection import Connection, SharedMemory
 from headrace.wire.dial import dial
 from headrace.wire.errors import ConnectionLost, HandshakeFailed, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
-from headrace.wire.tls import server_fingerprint
+from headrace.wire.tls import fingerprint_of_server
 
 logger = logging.getLogger("headrace.wire")
 
@@ -123,7 +123,7 @@ class CallerConnection(Connection):
             if len(data) < auth.SERVER_HELLO_BYTES:
                 return 0
             self._server_nonce = data[len(auth.MAGIC) :]
-            self._bound = server_fingerprint(self.transport) if self._direct else b""
+            self._bound = fingerprint_of_server(self.transport) if self._direct else b""
             magic, role = (auth.MAGIC, b"client") if self.shared is not None else (auth.REMOTE_MAGIC, b"remote")
             proof = auth.proof(self._secret, role, self._server_nonce, self._client_nonce, self._bound)
             self.transport.write(magic + self._client_nonce + proof)

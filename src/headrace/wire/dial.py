@@ -83,7 +83,7 @@ class _Knock(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        self._bound = gate_binding(tls.server_fingerprint(transport), self._name.encode())
+        self._bound = gate_binding(tls.fingerprint_of_server(transport), self._name.encode())
 
     def data_received(self, data: bytes) -> None:
         self._received += data

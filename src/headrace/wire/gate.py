@@ -33,10 +33,9 @@ _NAME_AT = len(auth.GATE_MAGIC) + auth.NONCE_BYTES + 1
 class Gate:
     """Listens until `close`."""
 
-    def __init__(self, folder: Path, secret: bytes, fingerprint: bytes) -> None:
+    def __init__(self, folder: Path, secret: bytes) -> None:
         self.folder = folder
         self.secret = secret
-        self.fingerprint = fingerprint
         self.strangers: dict[_Stranger, None] = {}
         self.guests: set[SpliceEnd] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -69,7 +68,7 @@ async def open_gate(listener: socket.socket, secret: bytes, folder: Path) -> Gat
         ConfigError: the files of TLS are wrong.
     """
     identity = tls.tls_identity()
-    gate = Gate(folder, secret, identity.fingerprint if identity is not None else b"")
+    gate = Gate(folder, secret)
     await gate.listen(listener, identity)
     return gate
 
@@ -129,7 +128,7 @@ class _Stranger(asyncio.Protocol):
             return
         client_nonce = received[len(auth.GATE_MAGIC) : _NAME_AT - 1]
         name = received[_NAME_AT:end]
-        bound = gate_binding(self._gate.fingerprint, name)
+        bound = gate_binding(tls.fingerprint_of_server(self._transport), name)
         secret = self._gate.secret
         if not auth.verify(secret, b"gate-client", self._nonce, client_nonce, received[end:], bound):
             self._give_up("it does not hold the secret")

@@ -8,7 +8,9 @@ bound to the server's certificate (`wire.auth`).
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headrace.exceptions import ConfigError
+
+logger = logging.getLogger("headrace.wire")
 
 HANDSHAKE_TIMEOUT_S = 5.0
 
@@ -59,26 +63,35 @@ class TlsIdentity:
     """A machine's certificate, loaded: what its connections are secured with.
 
     Attributes:
-        client, server: contexts for the two ends.
-        fingerprint: of its own certificate, which its handshakes as a server are bound to.
+        client, server: contexts for the two ends. A listener that has `server` shows a renewed certificate as soon as
+            the files have changed.
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        self.client = _context(files, ssl.PROTOCOL_TLS_CLIENT)
-        self.server = _context(files, ssl.PROTOCOL_TLS_SERVER)
+        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.server = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+        for context in (self.client, self.server):
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(files.ca)
+            context.load_cert_chain(files.cert, files.key)
         # Connections live for hours: a ticket that makes the next one cheaper is never used.
         self.server.num_tickets = 0
-        self.fingerprint = _fingerprint(_first_certificate(Path(files.cert).read_text()))
+        self.server.fingerprint = _fingerprint(_first_certificate(Path(files.cert).read_text()))
+        self.server.sni_callback = functools.partial(_renew, files)
 
 
-def _context(files: TlsFiles, protocol: ssl._SSLMethod) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(files.ca)
-    context.load_cert_chain(files.cert, files.key)
-    return context
+class _ServerContext(ssl.SSLContext):
+    fingerprint: bytes
+
+
+def _renew(files: TlsFiles, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    """Called at the beginning of each handshake, whether or not the client names a server."""
+    try:
+        handshake.context = _load(files).server
+    except (OSError, ValueError) as error:  # half written, perhaps
+        logger.warning("the certificate in %s cannot be used, and the one before is: %s", files.cert, error)
 
 
 def _first_certificate(pem: str) -> bytes:
@@ -91,15 +104,19 @@ def _fingerprint(certificate: bytes) -> bytes:
     return hashlib.sha256(certificate).digest()
 
 
-def server_fingerprint(transport: asyncio.BaseTransport) -> bytes:
-    """Of the certificate that the server of this connection has shown; empty without TLS. Asked by its client."""
+def fingerprint_of_server(transport: asyncio.BaseTransport) -> bytes:
+    """Of the certificate that the server of this connection has shown; empty without TLS. Either end may ask."""
     secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    certificate = secured.getpeercert(binary_form=True) if secured is not None else None
+    if secured is None:
+        return b""
+    if isinstance(secured.context, _ServerContext):
+        return secured.context.fingerprint
+    certificate = secured.getpeercert(binary_form=True)
     return _fingerprint(certificate) if certificate else b""
 
 
 _chosen: TlsFiles | None = None
-_loaded: dict[tuple[TlsFiles, tuple[int, ...]], TlsIdentity] = {}
+_loaded: dict[TlsFiles, tuple[tuple[int, ...], TlsIdentity]] = {}
 
 
 def use_tls(files: TlsFiles | None) -> None:
@@ -121,14 +138,16 @@ def tls_identity() -> TlsIdentity | None:
     if files is None:
         return None
     try:
-        key = (files, tuple(os.stat(path).st_mtime_ns for path in files))
-        identity = _loaded.get(key)
-        if identity is None:
-            identity = TlsIdentity(files)
-            _loaded.clear()
-            _loaded[key] = identity
-        return identity
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise ConfigError(
-            f"TLS between machines cannot use {files.cert}, {files.key} and {files.ca}: {error}"
-        ) from None
+        return _load(files)
+    except (OSError, ValueError) as error:
+        names = f"{files.cert}, {files.key} and {files.ca}"
+        raise ConfigError(f"TLS between machines cannot use {names}: {error}") from None
+
+
+def _load(files: TlsFiles) -> TlsIdentity:
+    """Raises OSError (an `ssl.SSLError` is one) or ValueError where a file is not what it should be."""
+    written = tuple(os.stat(path).st_mtime_ns for path in files)
+    known = _loaded.get(files)
+    if known is None or known[0] != written:
+        known = _loaded[files] = (written, TlsIdentity(files))
+    return known[1]
