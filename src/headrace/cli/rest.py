@@ -10,11 +10,12 @@ import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from headrace.config.rest_token import TOKEN_VARIABLE, rest_token
 from headrace.exceptions import ConfigError, HeadraceError, NotRunningError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("HEADRACE_REST_ADDRESS", "RAY_DASHBOARD_ADDRESS")
-TOKEN_VARIABLE = "HEADRACE_REST_TOKEN"
+
 if TYPE_CHECKING:
     from headrace.engine.session import Session
 
@@ -29,7 +30,7 @@ def connect(given: str | None) -> RestClient:
         ConfigError: what is given is no address.
     """
     address = given or named_by_environment()
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = rest_token()
     if address is not None:
         return RestClient(_normal(address), token)
     from headrace.engine.session import find_current
@@ -45,7 +46,7 @@ def named_by_environment() -> str | None:
 
 def of_session(session: Session) -> RestClient:
     """A client of the instance in a session folder; the token, if there is one, lies there."""
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = rest_token()
     file = session.dir / "rest_token"
     if token is None and file.exists():
         token = file.read_text().strip()

@@ -15,13 +15,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
 from headrace.controller.rest_guard import Guard
+from headrace.controller.rest_health import HealthApi
 from headrace.controller.rest_schema import SOURCES, instance_details
 from headrace.exceptions import ConfigError
 from headrace.observe.exposition import CONTENT_TYPE
@@ -63,7 +64,7 @@ class RestApi:
                 Route(SCALE, self.scale, methods=["POST"]),
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
-                Route("/-/healthz", self.healthz, methods=["GET"]),
+                *HealthApi(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],
@@ -189,9 +190,6 @@ class RestApi:
     async def metrics(self, request: Request) -> Response:
         """What a proxy shows at `/-/metrics`: there may be none."""
         return Response(await self._controller.metrics.scrape(), headers={"content-type": CONTENT_TYPE})
-
-    async def healthz(self, request: Request) -> Response:
-        return PlainTextResponse("success")
 
 
 def _no_application(name: str, names: Any) -> str:

@@ -13,8 +13,14 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-TOKEN_VARIABLE = "HEADRACE_REST_TOKEN"
+from headrace.config.rest_token import TOKEN_VARIABLE, rest_token
+
 TOKEN_FILE = "rest_token"
+
+HEALTH_PATHS = frozenset(
+    ("/-/healthz", "/api/headrace/ready", "/api/healthz", "/api/gcs_healthz", "/api/local_raylet_healthz")
+)
+"""Anybody may ask for these: Kubernetes probes a pod by its address, and has no token. They tell nothing else."""
 
 
 def is_loopback(host: str) -> bool:
@@ -30,9 +36,9 @@ def required_token(host: str, session_dir: Path, environment: Mapping[str, str] 
 
     A new token is written to `<session>/rest_token`, which only this user can read. None: no token is needed.
     """
-    token = environment.get(TOKEN_VARIABLE)
+    token = rest_token(environment)
     if token or is_loopback(host):
-        return token or None
+        return token
     file = session_dir / TOKEN_FILE
     if not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -54,7 +60,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            refusal = self._refusal(Headers(scope=scope))
+            refusal = self._refusal(Headers(scope=scope), scope["path"])
             if refusal is not None:
                 status, reason = refusal
                 extra = {"WWW-Authenticate": "Bearer"} if status == 401 else None
@@ -62,13 +68,17 @@ class Guard:
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, headers: Headers, path: str) -> tuple[int, str] | None:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, f"requests from pages of another site ({origin}) are refused"
+        if path in HEALTH_PATHS:
+            return None
         if self._token is not None:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
+            # What stands between, such as Kubernetes' API server, may take the usual header for its own.
+            authorization = headers.get("authorization") or headers.get("x-ray-authorization", "")
+            scheme, _, given = authorization.partition(" ")
             if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self._token.encode()):
                 return None
             return 401, (

@@ -1,0 +1,46 @@
+"""What the heads of these tests serve: imported by them, as `fruit`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import headrace as serve
+
+
+@serve.deployment(health_check_period_s=0.2, graceful_shutdown_wait_loop_s=0.05)
+class Stand:
+    """Answers with its price, and is unhealthy while a file is there."""
+
+    def __init__(self, sick: str = "") -> None:
+        self.price = 1
+        self._sick = sick
+
+    def reconfigure(self, config: dict[str, int]) -> None:
+        self.price = config["price"]
+
+    def check_health(self) -> None:
+        if self._sick and os.path.exists(self._sick):
+            raise RuntimeError("the fruit is rotten")
+
+    async def __call__(self, request: Any) -> dict[str, int]:
+        await asyncio.sleep(0.01)
+        return {"price": self.price, "pid": os.getpid()}
+
+
+@serve.deployment(max_constructor_retry_count=1)
+class Unripe:
+    def __init__(self) -> None:
+        raise RuntimeError("no fruit in the store")
+
+    async def __call__(self, request: Any) -> str:
+        return ""
+
+
+def stand(args: dict[str, str]) -> Any:
+    return Stand.bind(args.get("sick", ""))
+
+
+app = Stand.bind()
+unripe = Unripe.bind()
