@@ -165,7 +165,7 @@ def wrong_line(replaced: str, by: str) -> str:
         (
             "grpc_servicer_functions: []",
             "grpc_servicer_functions: [a:b]",
-            "serve.yaml:7: grpc_options.grpc_servicer_functions: gRPC is not available on the local engine yet; "
+            "serve.yaml:7: grpc_options.grpc_servicer_functions: gRPC is not available yet; "
             "remove it and use HTTP",
         ),
         (
@@ -180,9 +180,8 @@ def wrong_line(replaced: str, by: str) -> str:
         ),
         (
             "num_replicas: 2",
-            "max_replicas_per_node: 1",
-            "serve.yaml:22: applications[0].deployments[0].max_replicas_per_node: is not available on the "
-            "local engine yet; remove it",
+            "deployment_actors: [{name: a, actor_class: 'm:C'}]",
+            "serve.yaml:22: applications[0].deployments[0].deployment_actors: is not available yet; remove it",
         ),
         (
             "  port: 8001",

@@ -242,20 +242,32 @@ def test_a_runtime_env_inherits_from_the_applications() -> None:
 @pytest.mark.parametrize(
     ("given_options", "field"),
     [
-        ({"placement_group_bundles": [{"CPU": 1}]}, "placement_group_bundles"),
-        ({"max_replicas_per_node": 1}, "max_replicas_per_node"),
         ({"gang_scheduling_config": {"gang_size": 1}}, "gang_scheduling_config"),
         ({"deployment_actors": [{"name": "a", "actor_class": "m:C"}]}, "deployment_actors"),
-        ({"ray_actor_options": {"accelerator_type": "H100"}}, "ray_actor_options.accelerator_type"),
-        ({"ray_actor_options": {"label_selector": {"zone": "a"}}}, "ray_actor_options.label_selector"),
     ],
 )
 def test_what_would_silently_do_nothing_is_refused(given_options: dict[str, Any], field: str) -> None:
     said = message(from_user, **given_options)
     assert said.startswith(f"deployment options: {field}: ")
-    assert "is not available on the local engine yet" in said
+    assert "is not available yet" in said
     assert "remove" in said
 
 
 def test_packing_a_replica_without_bundles_is_no_contradiction() -> None:
     assert from_user(placement_group_strategy="STRICT_PACK").placement_group_strategy == "STRICT_PACK"
+
+
+@pytest.mark.parametrize(
+    "given_options",
+    [
+        {"placement_group_bundles": [{"CPU": 1, "GPU": 1}, {"GPU": 1}], "placement_group_strategy": "SPREAD"},
+        {"placement_group_bundles": [{"CPU": 1}], "placement_group_bundle_label_selector": [{"zone": "a"}]},
+        {"max_replicas_per_node": 1},
+        {"ray_actor_options": {"accelerator_type": "H100", "label_selector": {"zone": "a"}}},
+        {"ray_actor_options": {"fallback_strategy": [{"label_selector": {"zone": "b"}}]}},
+        {"placement_group_strategy": "STRICT_PACK", "ray_actor_options": {"num_gpus": 4}},
+    ],
+)
+def test_placement_is_an_option_whatever_the_engine(given_options: dict[str, Any]) -> None:
+    options = from_user(**given_options)
+    assert given_options.keys() <= options.model_fields_set

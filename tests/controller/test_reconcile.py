@@ -19,8 +19,11 @@ from headrace.controller.reconcile import Desired, Observed, Reconfigure, Start,
 from headrace.controller.replica_machine import Cause, Phase
 
 
-def replicas(count: int, version: str = "v1", phase: Phase = Phase.RUNNING, config: str = "c") -> list[Observed]:
-    return [Observed(f"{version}-{i}", version, config, phase, float(i)) for i in range(count)]
+def replicas(
+    count: int, version: str = "v1", phase: Phase = Phase.RUNNING, config: str = "c", size: int = 1
+) -> list[Observed]:
+    """So many units; with `size`, gangs of so many replicas each."""
+    return [Observed(f"{version}-{i}", version, config, phase, float(i), size=size) for i in range(count)]
 
 
 def desired(count: int, version: str = "v1", **more: object) -> Desired:
@@ -39,13 +42,16 @@ class World:
         self.going: list[Observed] = []
         self.now, self.made = 100.0, 0
         self.bad_versions: set[str] = set()
-        self.most = self.fewest_ready = len(running)
-        self.fewest_ready = len(running)
+        self.most = self.fewest_ready = self.ready
         self.verdict = Verdict.CONVERGING
 
     @property
     def ready(self) -> int:
-        return sum(r.phase is Phase.RUNNING for r in self.replicas.values())
+        return sum(r.size for r in self.replicas.values() if r.phase is Phase.RUNNING)
+
+    @property
+    def count(self) -> int:
+        return sum(r.size for r in self.replicas.values())
 
     def reconcile(self) -> None:
         result = plan(self.want, list(self.replicas.values()), self.history, self.now)
@@ -53,8 +59,10 @@ class World:
         for action in result.actions:
             match action:
                 case Start(version, count):
-                    for _ in range(count):
-                        self.start(version)
+                    unit = self.want.unit if version == self.want.version else self.want.fallback_unit
+                    assert count % unit == 0, "whole units"
+                    for _ in range(count // unit):
+                        self.start(version, unit)
                 case Stop(replica_id):
                     self.going.append(self.replicas.pop(replica_id))
                 case Reconfigure(replica_id):
@@ -64,16 +72,16 @@ class World:
         if result.wake_at is not None:
             assert result.wake_at > self.now
             self.now = result.wake_at
-        self.most = max(self.most, len(self.replicas))
+        self.most = max(self.most, self.count)
         self.fewest_ready = min(self.fewest_ready, self.ready)
 
-    def start(self, version: str) -> None:
-        if len(self.replicas) + len(self.going) >= self.room:
+    def start(self, version: str, size: int) -> None:
+        if self.count + sum(r.size for r in self.going) + size > self.room:
             self.history = replace(self.history, no_room=self.history.no_room or not self.going)
             return
         self.made += 1
         name = f"made-{self.made}"
-        self.replicas[name] = Observed(name, version, self.want.config, Phase.STARTING, self.now)
+        self.replicas[name] = Observed(name, version, self.want.config, Phase.STARTING, self.now, size=size)
 
     def finish_a_start(self, which: int) -> None:
         starting = [r for r in self.replicas.values() if r.phase is not Phase.RUNNING]
@@ -282,3 +290,109 @@ def test_backoff_is_bounded(failures: list[tuple[Cause, float | None]], count: i
     for cause, ran_s in failures:
         history = after_failure(history, cause, ran_s, "reason", 1.0)
     assert 0.0 <= backoff_s(history, count) <= LONGEST_RETRY_S
+
+
+# Gangs.
+
+
+def test_gangs_start_stop_and_are_replaced_as_one() -> None:
+    wanted = desired(8, unit=4)
+    assert plan(wanted, [], History(), now=0.0).actions == (Start("v1", 8),)
+    assert plan(wanted, replicas(1, size=4), SETTLED, now=0.0).actions == (Start("v1", 4),)
+    down = plan(desired(4, unit=4), replicas(3, size=4), SETTLED, now=0.0).actions
+    assert [stop.replica_id for stop in down if isinstance(stop, Stop)] == ["v1-2", "v1-1"]
+
+
+def test_an_update_adds_a_whole_gang_before_it_stops_one() -> None:
+    wanted = desired(8, "v2", unit=4, rolling_update_percentage=0.1)
+    assert (wanted.wave, wanted.surge) == (4, 4)
+    assert plan(wanted, replicas(2, size=4), History(), now=0.0).actions == (Start("v2", 4),)
+
+
+def test_a_gang_that_fails_to_start_is_given_up_after_three_tries() -> None:
+    world = World(desired(4, unit=4), [], History())
+    world.bad_versions = {"v1"}
+    world.settle()
+    assert world.verdict is Verdict.HALTED and world.made == 3
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    old=st.integers(0, 6),
+    old_size=st.integers(1, 5),
+    wanted=st.integers(0, 6),
+    unit=st.integers(1, 5),
+    percentage=st.floats(0.01, 1.0),
+    surge=st.integers(0, 100),
+    order=st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60),
+)
+def test_every_update_of_gangs_ends_as_wanted_and_never_dips(
+    old: int,
+    old_size: int,
+    wanted: int,
+    unit: int,
+    percentage: float,
+    surge: int,
+    order: list[tuple[bool, int]],
+) -> None:
+    want = desired(
+        wanted * unit,
+        "v2",
+        unit=unit,
+        fallback="v1",
+        fallback_unit=old_size,
+        rolling_update_percentage=percentage,
+        max_surge_percent=surge,
+    )
+    world = World(want, replicas(old, size=old_size), History())
+    for reconciles, which in order:
+        if reconciles:
+            world.reconcile()
+        else:
+            world.finish_a_start(which)
+        world.fewest_ready = min(world.fewest_ready, world.ready)
+    world.settle()
+    assert world.verdict is Verdict.SETTLED
+    assert world.ready == world.count == wanted * unit
+    assert wanted == 0 or world.versions() == {"v2"}
+    assert world.fewest_ready >= min(old * old_size, wanted * unit), "serving capacity never dips"
+    # A surge is rounded up to whole gangs, also of those that are to go, and so is what is started.
+    beyond = max(want.surge, -(-old_size // unit) * unit) + unit
+    assert world.most <= max(old * old_size, wanted * unit + beyond)
+
+
+@settings(max_examples=300, deadline=None)
+@given(old=st.integers(1, 4), wanted=st.integers(1, 4), unit=st.integers(1, 4), spare=st.integers(0, 9))
+def test_updates_of_gangs_end_with_whatever_room_there_is(old: int, wanted: int, unit: int, spare: int) -> None:
+    room = wanted * unit + spare
+    running = replicas(min(old, room // unit), size=unit)
+    world = World(desired(wanted * unit, "v2", unit=unit), running, History(), room)
+    world.settle()
+    assert world.verdict is Verdict.SETTLED
+    assert world.ready == wanted * unit and world.versions() == {"v2"}
+    assert world.most <= room
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    old=st.integers(1, 4), old_size=st.integers(1, 4), wanted=st.integers(1, 4), unit=st.integers(1, 4), lost=st.data()
+)
+def test_a_halted_update_of_gangs_keeps_the_old_ones_at_strength(
+    old: int, old_size: int, wanted: int, unit: int, lost: st.DataObject
+) -> None:
+    want = desired(wanted * unit, "v2", unit=unit, fallback="v1", fallback_unit=old_size)
+    world = World(want, replicas(old, size=old_size), History(start_failures=want.failure_limit))
+    for name in lost.draw(st.lists(st.sampled_from(sorted(world.replicas)), unique=True)):
+        del world.replicas[name]
+    for turn in range(100):
+        world.reconcile()
+        world.finish_a_start(turn)
+    assert world.verdict is Verdict.HALTED and world.versions() == {"v1"}
+    assert world.ready == world.count >= wanted * unit
+    assert world.count < wanted * unit + old_size, "not a gang more than needed"
+
+
+def test_a_replica_that_only_waits_for_room_makes_the_old_ones_go() -> None:
+    waiting = Observed("new", "v2", "c", Phase.STARTING, 9.0)
+    result = plan(desired(1, "v2"), [*replicas(1), waiting], History(no_room=True), now=10.0)
+    assert result.actions == (Stop("v1-0", "a newer version is wanted"),)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headrace.config.deployment_options import DeploymentOptions
     from headrace.config.schema import ServeDeploySchema
 
-_NOT_YET = "is not available on the local engine yet"
+_NOT_YET = "is not available yet"
 
 
 def refuse_unavailable(options: DeploymentOptions) -> None:
@@ -30,18 +30,9 @@ def refuse_unavailable(options: DeploymentOptions) -> None:
 
 def unavailable_options(options: DeploymentOptions) -> Iterator[Problem]:
     """The options of a deployment that would have no effect."""
-    for name in (
-        "placement_group_bundles",
-        "placement_group_bundle_label_selector",
-        "max_replicas_per_node",
-        "gang_scheduling_config",
-        "deployment_actors",
-    ):
+    for name in ("gang_scheduling_config", "deployment_actors"):
         if getattr(options, name) is not None:
             yield Problem((name,), f"{_NOT_YET}; remove it")
-    for name in ("accelerator_type", "label_selector", "fallback_strategy"):
-        if getattr(options.ray_actor_options, name) is not None:
-            yield Problem(("ray_actor_options", name), f"{_NOT_YET} (there is one machine); remove it")
 
 
 def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:

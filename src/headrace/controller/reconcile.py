@@ -6,6 +6,8 @@ times, also after a restart of the controller.
 Updates add before they remove: while replicas of an older version serve, replicas of the wanted version start beyond
 the wanted number (the surge), and old ones go as soon as as many new ones run. Where resources do not allow a surge,
 old ones go first, a wave at a time.
+
+What is started and stopped is a unit: a replica, or a gang of several. Counts are of replicas throughout.
 """
 
 from __future__ import annotations
@@ -24,10 +26,15 @@ RETRIES_PER_REPLICA = 3
 
 
 class Desired(msgspec.Struct, frozen=True):
-    """What is wanted. `config`: hash of the options that a running replica takes on without a restart.
+    """What is wanted.
 
-    `fallback`: the version that last ran in full number, while it is not the wanted one. If the wanted version fails,
-    what remains of the fallback is kept at strength.
+    Attributes:
+        config: hash of the options that a running replica takes on without a restart.
+        num_replicas: a multiple of `unit`.
+        fallback: the version that last ran in full number, while it is not the wanted one. If the wanted version fails,
+            what remains of the fallback is kept at strength.
+        unit: how many replicas of the wanted version make a gang; 1 where there are no gangs.
+        fallback_unit: the same for the fallback.
     """
 
     version: str
@@ -37,26 +44,37 @@ class Desired(msgspec.Struct, frozen=True):
     max_surge_percent: int = 0
     max_constructor_retry_count: int = 20
     fallback: str | None = None
+    unit: int = 1
+    fallback_unit: int = 1
 
     @property
     def wave(self) -> int:
-        """How many replicas may be exchanged at a time."""
-        return max(1, int(self.rolling_update_percentage * self.num_replicas))
+        """How many replicas may be exchanged at a time; always at least a unit."""
+        return whole_units(max(1, int(self.rolling_update_percentage * self.num_replicas)), self.unit)
 
     @property
     def surge(self) -> int:
-        """How many replicas may exist beyond `num_replicas` during an update; always at least one."""
+        """How many replicas may exist beyond `num_replicas` during an update; always at least a unit."""
         if self.max_surge_percent > 0:
-            return math.ceil(self.max_surge_percent * self.num_replicas / 100)
+            return whole_units(math.ceil(self.max_surge_percent * self.num_replicas / 100), self.unit)
         return self.wave
 
     @property
+    def num_units(self) -> int:
+        return self.num_replicas // self.unit
+
+    @property
     def failure_limit(self) -> int:
-        return max(1, min(self.max_constructor_retry_count, RETRIES_PER_REPLICA * max(1, self.num_replicas)))
+        return max(1, min(self.max_constructor_retry_count, RETRIES_PER_REPLICA * max(1, self.num_units)))
+
+
+def whole_units(replicas: int, unit: int) -> int:
+    """As many replicas, rounded up to whole units of so many."""
+    return -(-replicas // unit) * unit
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """One replica as it is. `started_at` orders replicas by age."""
+    """One unit as it is: a replica, or a gang of `size`. `started_at` orders them by age."""
 
     replica_id: str
     version: str
@@ -64,6 +82,7 @@ class Observed(msgspec.Struct, frozen=True):
     phase: Phase
     started_at: float
     reconfiguring: bool = False
+    size: int = 1
 
 
 class Verdict(enum.Enum):
@@ -74,6 +93,8 @@ class Verdict(enum.Enum):
 
 
 class Start(msgspec.Struct, frozen=True):
+    """`count`: replicas, a multiple of the version's unit."""
+
     version: str
     count: int
 
@@ -102,7 +123,19 @@ class _Parts(msgspec.Struct):
 
     @property
     def ready(self) -> int:
-        return sum(r.phase is Phase.RUNNING for r in self.new) + sum(r.phase is Phase.RUNNING for r in self.old)
+        return _running(self.new) + _running(self.old)
+
+    @property
+    def largest_old(self) -> int:
+        return max((r.size for r in self.old), default=0)
+
+
+def _count(units: Sequence[Observed]) -> int:
+    return sum(r.size for r in units)
+
+
+def _running(units: Sequence[Observed]) -> int:
+    return sum(r.size for r in units if r.phase is Phase.RUNNING)
 
 
 _ACTIVE = (Phase.STARTING, Phase.INITIALIZING, Phase.RUNNING)
@@ -120,7 +153,7 @@ def plan(desired: Desired, replicas: Sequence[Observed], history: History, now: 
     actions: list[Action] = [*starts, *_stops(desired, parts, history), *_reconfigures(desired, parts, history)]
     if wake_at is not None:
         return Plan(Verdict.BACKING_OFF, tuple(actions), wake_at)
-    done = not actions and not parts.old and len(parts.new) == parts.ready == desired.num_replicas
+    done = not actions and not parts.old and _count(parts.new) == parts.ready == desired.num_replicas
     busy = any(r.reconfiguring for r in parts.new)
     return Plan(Verdict.SETTLED if done and not busy else Verdict.CONVERGING, tuple(actions))
 
@@ -134,11 +167,13 @@ def is_halted(desired: Desired, history: History) -> bool:
 
 def _room(desired: Desired, parts: _Parts, history: History) -> int:
     """How many replicas of the wanted version may start now."""
-    missing = desired.num_replicas - len(parts.new)
+    missing = desired.num_replicas - _count(parts.new)
     if not parts.old:
         return missing
-    surge = 0 if history.no_room else desired.surge
-    return min(missing, desired.num_replicas + surge - len(parts.new) - len(parts.old))
+    # With old gangs that are larger, one of them can only go when as many new replicas serve beyond what is wanted.
+    surge = 0 if history.no_room else max(desired.surge, whole_units(parts.largest_old, desired.unit))
+    room = desired.num_replicas + surge - _count(parts.new) - _count(parts.old)
+    return min(missing, whole_units(max(0, room), desired.unit))
 
 
 def _starts(
@@ -146,7 +181,7 @@ def _starts(
 ) -> tuple[list[Action], float | None]:
     if count <= 0:
         return [], None
-    allowed_at = history.last_failure_at + backoff_s(history, desired.num_replicas)
+    allowed_at = history.last_failure_at + backoff_s(history, desired.num_units)
     if now < allowed_at:
         return [], allowed_at
     return [Start(version, count)], None
@@ -154,20 +189,30 @@ def _starts(
 
 def _stops(desired: Desired, parts: _Parts, history: History) -> list[Action]:
     wanted = desired.num_replicas
-    excess = len(parts.new) - wanted
     # The youngest go first, and those that serve nothing yet before those that do.
-    leavers = _leavers(parts.new)[: max(0, excess)]
+    leavers = _as_many_as(_leavers(parts.new), _count(parts.new) - wanted)
     stops: list[Action] = [Stop(r.replica_id, "fewer replicas are wanted") for r in leavers]
     waiting = [r for r in parts.old if r.phase is not Phase.RUNNING]
     serving = sorted((r for r in parts.old if r.phase is Phase.RUNNING), key=lambda r: r.started_at)
     stops += [Stop(r.replica_id, "a newer version is wanted") for r in waiting]
     spare = max(0, parts.ready - wanted)
-    if history.no_room and len(parts.new) < wanted:
+    if history.no_room and _running(parts.new) < wanted:
         # The new version needs what the old one holds: exchange a wave at a time, stopping first.
-        spare = max(spare, desired.wave - max(0, wanted - parts.ready))
+        wave = max(desired.wave, whole_units(parts.largest_old, desired.unit))
+        spare = max(spare, wave - max(0, wanted - parts.ready))
     if wanted == 0:
-        spare = len(serving)
-    return stops + [Stop(r.replica_id, "a newer version is wanted") for r in serving[: max(0, spare)]]
+        spare = _count(serving)
+    return stops + [Stop(r.replica_id, "a newer version is wanted") for r in _as_many_as(serving, spare)]
+
+
+def _as_many_as(units: Sequence[Observed], replicas: int) -> list[Observed]:
+    """The first units that have no more than so many replicas together; one that is too large is passed over."""
+    chosen = []
+    for unit in units:
+        if unit.size <= replicas:
+            chosen.append(unit)
+            replicas -= unit.size
+    return chosen
 
 
 def _leavers(replicas: list[Observed]) -> list[Observed]:
@@ -190,16 +235,13 @@ def _hold(desired: Desired, parts: _Parts, history: History, now: float) -> Plan
         Stop(r.replica_id, "its version failed to deploy") for r in parts.new if r.phase is not Phase.RUNNING
     ]
     new_ready = [r for r in parts.new if r.phase is Phase.RUNNING]
-    total = len(new_ready) + len(parts.old)
-    surplus = total - desired.num_replicas
+    surplus = _count(new_ready) + _count(parts.old) - desired.num_replicas
     if surplus > 0:
-        return Plan(
-            Verdict.HALTED,
-            (*stops, *(Stop(r.replica_id, "fewer replicas are wanted") for r in _leavers(parts.old)[:surplus])),
-        )
+        stops += [Stop(r.replica_id, "fewer replicas are wanted") for r in _as_many_as(_leavers(parts.old), surplus)]
+        return Plan(Verdict.HALTED, tuple(stops))
     if desired.fallback is None or surplus == 0:
         return Plan(Verdict.HALTED, tuple(stops))
     # Replicas of the fallback die too. They were fine before, so crashes alone slow down their replacement.
     calm = History(crashes=history.crashes, last_failure_at=history.last_failure_at if history.crashes else 0.0)
-    starts, wake_at = _starts(desired, desired.fallback, -surplus, calm, now)
+    starts, wake_at = _starts(desired, desired.fallback, whole_units(-surplus, desired.fallback_unit), calm, now)
     return Plan(Verdict.HALTED, (*stops, *starts), wake_at)
