@@ -150,6 +150,13 @@ class RecordedCall(RoutedCall):
         return f"call {self.number}"
 
 
+def _place(replica_id: str) -> dict[str, str]:
+    """Of a replica whose id is written "name@node" or "name@node/zone"."""
+    _, _, place = replica_id.partition("@")
+    node, _, zone = place.partition("/")
+    return {"node": node, "zone": zone}
+
+
 def targets(
     limits: dict[str, int], *, max_queued: int = -1, unavailable: str | None = None, **more: Any
 ) -> DeploymentTargets:
@@ -157,7 +164,7 @@ def targets(
         app="app",
         deployment="Model",
         replicas=[
-            ReplicaTarget(replica_id=replica_id, address="", max_ongoing_requests=limit)
+            ReplicaTarget(replica_id=replica_id, address="", max_ongoing_requests=limit, **_place(replica_id))
             for replica_id, limit in limits.items()
         ],
         max_queued_requests=max_queued,

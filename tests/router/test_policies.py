@@ -19,6 +19,9 @@ class Replica:
     free: bool = True
     model_ids: frozenset[str] = frozenset()
     node: str = ""
+    zone: str = ""
+    distance: int = 0
+    limit: int = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ def replica_sets(draw: st.DrawFn, min_size: int = 0) -> list[Replica]:
             draw(st.integers(0, 20)),
             draw(st.booleans()),
             frozenset(draw(st.sets(st.sampled_from("abc"), max_size=3))),
+            distance=draw(st.integers(0, 2)),
+            limit=draw(st.integers(1, 20)),
         )
         for i in range(count)
     ]

@@ -11,6 +11,7 @@ from headrace.exceptions import BackPressureError, DeploymentUnavailableError, R
 from headrace.router import link as link_module
 from headrace.router import router as router_module
 from headrace.router.call import MAX_ATTEMPTS
+from headrace.router.locality import Here
 from headrace.router.policy import RoutingPolicy
 from headrace.router.router import Router
 
@@ -20,9 +21,9 @@ from .fake_replicas import FakeLink, RecordedCall, Turns, targets
 class Routed:
     """A router with fake replicas, all connected."""
 
-    def __init__(self) -> None:
+    def __init__(self, here: Here = Here()) -> None:  # noqa: B008 - it cannot be changed
         self.loop = Turns()
-        self.router = Router("app", "Model", self.loop, b"", None)  # type: ignore[arg-type]
+        self.router = Router("app", "Model", self.loop, b"", None, here)  # type: ignore[arg-type]
         self.count = 0
 
     def replicas(self, limits: dict[str, int], **more: Any) -> list[FakeLink]:

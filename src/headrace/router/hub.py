@@ -20,6 +20,7 @@ import msgspec
 
 from headrace.config.spec import DeploymentTargets, RoutingTable, WatchRequest, WatchUpdate
 from headrace.router.load_reporter import LoadReporter
+from headrace.router.locality import Here
 from headrace.router.router import Router
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost, WireError
@@ -39,10 +40,13 @@ _decode_routes = msgspec.msgpack.Decoder(RoutingTable).decode
 class RouterHub:
     """
     Args:
-        controller_address: path of the controller's socket, or `host:port`.
+        controller_address: path of the controller's socket, in the session folder of this machine.
         secret: the instance's secret.
         shared: shared memory for large payloads on this machine.
         on_routes: called with every new routing table (proxies).
+
+    Attributes:
+        here: where this process runs, as the session folder beside the controller's socket says.
     """
 
     def __init__(
@@ -52,12 +56,13 @@ class RouterHub:
         shared: SharedMemory | None,
         on_routes: Callable[[RoutingTable], None] | None = None,
     ) -> None:
+        self._address = controller_address
         self.loop = asyncio.get_running_loop()
         self.thread_id = threading.get_ident()
         self.secret = secret
         self.shared = shared
+        self.here = Here.of_session(self.session_dir)
         self.client: RpcClient | None = None
-        self._address = controller_address
         self._on_routes = on_routes
         self._routers: dict[str, Router] = {}
         self._versions: dict[str, int] = {ROUTES: 0} if on_routes else {}
@@ -84,7 +89,7 @@ class RouterHub:
             key = f"{app}#{deployment}"
             router = self._routers.get(key)
             if router is None:
-                router = self._routers[key] = Router(app, deployment, self.loop, self.secret, self.shared)
+                router = self._routers[key] = Router(app, deployment, self.loop, self.secret, self.shared, self.here)
                 self._versions[key] = 0
                 new.append(key)
             found.append(router)

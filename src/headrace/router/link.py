@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class ReplicaLink:
     """One replica as one router sees it.
 
     Attributes:
+        node, zone: where it runs.
+        distance: how far from here, as `locality` counts it.
         inflight: requests that this router has sent and that are not answered.
         others: requests of other callers there, as of its last answer.
         full: it rejected a request and has not said since that it has room.
@@ -51,10 +54,12 @@ class ReplicaLink:
     __slots__ = (
         "_sent_models",
         "_task",
-        "address",
+        "_told",
+        "addresses",
         "answers",
         "asked",
         "connection",
+        "distance",
         "full",
         "gave_up",
         "inflight",
@@ -70,13 +75,18 @@ class ReplicaLink:
         "slow_until",
         "stalled",
         "times_slow",
+        "zone",
     )
 
     def __init__(self, router: Router, target: ReplicaTarget) -> None:
         self.router = router
         self.replica_id = target.replica_id
-        self.address = target.address
+        near = router.here.node == target.node and target.socket
+        # Its Unix socket, and where that cannot be reached (from within a container of its own), the other way.
+        self.addresses = (near, target.address) if near and near != target.address else (target.address,)
         self.node = target.node
+        self.zone = target.zone
+        self.distance = router.here.distance(target)
         self.limit = target.max_ongoing_requests
         self.model_ids = set(target.multiplexed_model_ids)
         self._sent_models: dict[str, float] = {}
@@ -94,6 +104,7 @@ class ReplicaLink:
         self.times_slow = 0
         self.connection: CallerConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._told = False
 
     @property
     def load(self) -> int:
@@ -173,11 +184,14 @@ class ReplicaLink:
 
     async def _connect(self, secret: bytes, shared: SharedMemory | None) -> None:
         delay_s = _FIRST_RETRY_S
+        attempts = 0
         while not self.leaving:
+            address = self.addresses[attempts % len(self.addresses)]
+            attempts += 1
             try:
-                connection = await connect(self.address, secret, shared)
+                connection = await connect(address, secret, shared)
             except (OSError, HandshakeFailed, TimeoutError) as error:
-                logger.debug("no connection to replica %s yet: %s", self.replica_id, error)
+                self._not_connected(address, error)
                 await asyncio.sleep(delay_s)
                 delay_s = min(_LAST_RETRY_S, 2 * delay_s)
                 continue
@@ -194,6 +208,13 @@ class ReplicaLink:
             self.asked = self.stalled = self.gave_up = False
             self.router.joined(self)
             return
+
+    def _not_connected(self, address: str, error: Exception) -> None:
+        # A certificate that is refused today is refused tomorrow too, until somebody does something about it.
+        serious = isinstance(error, ssl.SSLError) and not self._told
+        self._told = self._told or serious
+        level = logging.WARNING if serious else logging.DEBUG
+        logger.log(level, "no connection to replica %s at %s yet: %s", self.replica_id, address, error)
 
     def _has_capacity(self) -> None:
         self.full = False

@@ -24,7 +24,17 @@ class Candidate(Protocol):
     @property
     def node(self) -> str: ...
     @property
+    def zone(self) -> str: ...
+    @property
+    def distance(self) -> int:
+        """0 on the machine of whoever routes, 1 in its zone, 2 elsewhere."""
+
+    @property
     def load(self) -> int: ...
+    @property
+    def limit(self) -> int:
+        """Its `max_ongoing_requests`."""
+
     @property
     def free(self) -> bool: ...
     @property
@@ -79,6 +89,38 @@ class PowerOfTwoChoices(RoutingPolicy):
         if second.free:
             return second
         return least_loaded(replicas)
+
+
+class NearestFirst(RoutingPolicy):
+    """The nearest replicas, by power of two choices, for as long as they have room and are not much busier than others.
+
+    A farther replica is drawn too, and gets the request where the nearest carries more by over a quarter of its limit
+    (`max_ongoing_requests`), or by over one request: without that, a machine that gets most of the requests would work
+    through all of them while others idle.
+
+    Args:
+        groups: lists that `choose` will be asked with. One that is asked with any other is taken as it is.
+    """
+
+    def __init__(self, groups: Sequence[list[Any]]) -> None:
+        self._even = PowerOfTwoChoices()
+        self._tiers = {id(group): by_distance(group) for group in groups}
+        self._groups = groups  # while they live, no other list has their ids
+
+    def choose(self, request: RoutableRequest, replicas: Sequence[Any]) -> Any | None:
+        draw = self._even.choose
+        best = None
+        for tier in self._tiers.get(id(replicas), (replicas,)):
+            drawn = draw(request, tier)
+            if best is None or (drawn is not None and best.load > drawn.load + max(1, best.limit // 4)):
+                best = drawn
+        return best
+
+
+def by_distance(replicas: Sequence[Any]) -> list[list[Any]]:
+    """Those on this machine, those in this zone, and the others, in lists that are not empty."""
+    distances = sorted({replica.distance for replica in replicas})
+    return [[replica for replica in replicas if replica.distance == distance] for distance in distances]
 
 
 class ModelAffinity(RoutingPolicy):

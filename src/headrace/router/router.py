@@ -19,7 +19,15 @@ from headrace.router.call import MAX_ATTEMPTS, RoutedCall
 from headrace.router.latencies import Latencies
 from headrace.router.link import ReplicaLink
 from headrace.router.link_watch import LinkWatch
-from headrace.router.policy import ModelAffinity, PowerOfTwoChoices, RoutingPolicy, SessionAffinity, load_policy
+from headrace.router.locality import Here
+from headrace.router.policy import (
+    ModelAffinity,
+    NearestFirst,
+    PowerOfTwoChoices,
+    RoutingPolicy,
+    SessionAffinity,
+    load_policy,
+)
 from headrace.wire import frames
 from headrace.wire.connection import SharedMemory
 
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger("headrace.router")
+
+_NOWHERE = Here()
 
 _MAX_SETTLED = 64
 """How many settled requests may lie in a queue beyond as many as wait."""
@@ -43,6 +53,7 @@ class Router:
         queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
         queued: how many really wait.
         refused: requests for which there was no place in the queue.
+        here: where this process runs.
         reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
         report_interval_s: how often the controller wants to know of the load; None for never.
@@ -57,8 +68,10 @@ class Router:
         loop: asyncio.AbstractEventLoop,
         secret: bytes,
         shared: SharedMemory | None,
+        here: Here = _NOWHERE,
     ) -> None:
         self.app = app
+        self.here = here
         self.deployment = deployment
         self.loop = loop
         self.queue: deque[RoutedCall] = deque()
@@ -81,7 +94,8 @@ class Router:
         self._reserve: list[ReplicaLink] = []
         self._max_queued = -1
         self._refusal: tuple[int, float] = (503, 1.0)
-        self._default: RoutingPolicy = PowerOfTwoChoices()
+        self._even = PowerOfTwoChoices()
+        self._default: RoutingPolicy = self._even
         self._by_model: RoutingPolicy = ModelAffinity()
         self._by_session: RoutingPolicy = SessionAffinity()
         self._custom: RoutingPolicy | None = None
@@ -321,8 +335,10 @@ class Router:
     def _replicas_changed(self) -> None:
         # A user's policy may have reasons to load replicas unevenly.
         self.compares = len(self.reachable) > 1 and self._custom is None
-        if self._ready is not self.reachable:
+        if self._ready is not self.reachable or len({link.distance for link in self.reachable}) > 1:
             self.sort()
+        else:
+            self._default = self._even
 
     def sort(self) -> None:
         """Tell preferred replicas from others, after one has stalled or become slow, or the reverse.
@@ -336,6 +352,8 @@ class Router:
         self._reserve = [link for link in answering if link.slow] if preferred else []
         usual = not any(link.stalled or link.slow for link in reachable)
         self._ready = reachable if usual else preferred or answering
+        groups = [group for group in (self._ready, self._reserve) if len({link.distance for link in group}) > 1]
+        self._default = NearestFirst(groups) if groups else self._even
         if self.queue:
             self.dispatch()
 

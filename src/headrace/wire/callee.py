@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from headrace.wire import auth, frames
@@ -315,43 +315,58 @@ class CalleeConnection(Connection):
 
 
 class Listener:
-    """A listening socket whose connections' calls go to one service."""
+    """Listening sockets whose connections' calls go to one service."""
 
-    def __init__(self, server: asyncio.AbstractServer, connections: set[CalleeConnection]) -> None:
-        self._server = server
+    def __init__(self, servers: list[asyncio.AbstractServer], connections: set[CalleeConnection]) -> None:
+        self._servers = servers
         self.connections = connections
 
     def close(self) -> None:
         """Stop accepting and close every connection."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.close()
 
 
 async def listen(
-    listener: socket.socket, secret: bytes, service: Service, shared: SharedMemory | None = None
+    listener: socket.socket,
+    secret: bytes,
+    service: Service,
+    shared: SharedMemory | None = None,
+    *,
+    also: Sequence[socket.socket] = (),
 ) -> Listener:
     """Serve calls on a socket that is bound and listening already. TLS goes around TCP where this process uses it.
 
     Args:
         shared: for large payloads over a Unix socket.
+        also: more such sockets, for the same calls.
 
     Raises:
         ConfigError: the files of TLS are wrong.
     """
-    loop = asyncio.get_running_loop()
     connections: set[CalleeConnection] = set()
-    server: asyncio.AbstractServer
+    servers = [await _serve(sock, secret, service, shared, connections) for sock in (listener, *also)]
+    return Listener(servers, connections)
+
+
+async def _serve(
+    listener: socket.socket,
+    secret: bytes,
+    service: Service,
+    shared: SharedMemory | None,
+    connections: set[CalleeConnection],
+) -> asyncio.AbstractServer:
+    loop = asyncio.get_running_loop()
     if listener.family == socket.AF_UNIX:
-        server = await loop.create_unix_server(
+        return await loop.create_unix_server(
             lambda: CalleeConnection(loop, secret, service, shared, connections), sock=listener
         )
-    else:
-        identity = tls_identity()
-        server = await loop.create_server(
-            lambda: CalleeConnection(loop, secret, service, None, connections),
-            sock=listener,
-            ssl=identity.server if identity is not None else None,
-            ssl_handshake_timeout=TLS_TIMEOUT_S if identity is not None else None,
-        )
-    return Listener(server, connections)
+    identity = tls_identity()
+    return await loop.create_server(
+        lambda: CalleeConnection(loop, secret, service, None, connections),
+        sock=listener,
+        ssl=identity.server if identity is not None else None,
+        ssl_handshake_timeout=TLS_TIMEOUT_S if identity is not None else None,
+    )
