@@ -160,8 +160,8 @@ def what_it_is(value: Any) -> str:
 def _runtime_env(given: Mapping[str, Any] | RuntimeEnv | None) -> dict[str, Any]:
     runtime_env = given if isinstance(given, RuntimeEnv) else RuntimeEnv(**(given or {}))
     environment = runtime_env.model_dump(mode="json", exclude_none=True)
-    if runtime_env.working_dir is not None:
-        environment["working_dir"] = os.path.abspath(runtime_env.working_dir)
+    if runtime_env.folder is not None:
+        environment["working_dir"] = os.path.abspath(runtime_env.folder)
     # Replicas find the modules that this process finds.
     environment["sys_path"] = list(dict.fromkeys(os.path.abspath(path) for path in sys.path))
     return environment

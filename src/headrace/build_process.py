@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import msgspec
-
 from headrace.build import build_application
 from headrace.config.schema import ServeApplicationSchema
-from headrace.config.spec import ApplicationSpec
+from headrace.config.spec import ApplicationSpec, BuildOutcome
 from headrace.exceptions import ApplicationBuildError, HeadraceError
 from headrace.import_path import load_application
+from headrace.wire.rpc import RpcServer
+
+_LAST_WORDS_S = 0.1
 
 
 class BuildProcess(Protocol):
@@ -25,35 +29,51 @@ class BuildProcess(Protocol):
 
     @property
     def args(self) -> Mapping[str, Any]: ...
+    @property
+    def secret(self) -> bytes: ...
+    @property
+    def listeners(self) -> Mapping[str, socket.socket]: ...
 
 
 def main(process: BuildProcess) -> None:
-    """Builds each of `args["applications"]` and writes the outcomes to the file `args["output"]`.
+    """Builds `args["application"]`, a dict as `ServeApplicationSchema` takes it, and tells who asks for the `outcome`.
 
-    Each application is a dict as `ServeApplicationSchema` takes it; its environment variables are those of this process
-    already. The file appears complete or not at all. It holds msgpack: a list in the order of the applications, of
-    `{"ok": ApplicationSpec}` or `{"error": text for people}`.
+    Its environment variables are those of this process already. Returns when it is told to `end`.
     """
-    outcomes = [build(application) for application in process.args["applications"]]
-    output = Path(process.args["output"])
-    unfinished = output.with_name(f"{output.name}.{os.getpid()}")
-    unfinished.write_bytes(msgspec.msgpack.encode(outcomes))
-    unfinished.replace(output)
+    outcome: Future[BuildOutcome] = Future()
+    end = threading.Event()
+
+    async def tell_outcome() -> BuildOutcome:
+        return await asyncio.shield(asyncio.wrap_future(outcome))
+
+    async def tell_to_end() -> None:
+        # Once this is answered.
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, end.set)
+
+    async def serve() -> None:
+        server = RpcServer({"outcome": tell_outcome, "end": tell_to_end})
+        await server.start(process.listeners["wire"], process.secret)
+        await asyncio.get_running_loop().create_future()
+
+    # User code runs on the main thread, and without an event loop, as in a script.
+    threading.Thread(target=asyncio.run, args=(serve(),), name="headrace-outcome", daemon=True).start()
+    outcome.set_result(build(process.args["application"]))
+    end.wait()
 
 
-def build(application: Mapping[str, Any]) -> dict[str, Any]:
-    """Builds one application in its working directory: `{"ok": ApplicationSpec}` or `{"error": text for people}`."""
+def build(application: Mapping[str, Any]) -> BuildOutcome:
+    """Builds one application in its working directory."""
     try:
-        return {"ok": _build(application)}
+        return BuildOutcome(ok=_build(application))
     except HeadraceError as error:
-        return {"error": readable(error)}
+        return BuildOutcome(error=readable(error))
     except Exception as error:  # ours, or raised by user code at a place where nothing of it was expected
-        return {"error": "".join(traceback.format_exception(error)).rstrip()}
+        return BuildOutcome(error="".join(traceback.format_exception(error)).rstrip())
 
 
 def _build(application: Mapping[str, Any]) -> ApplicationSpec:
     schema = ServeApplicationSchema(**application)
-    with in_folder(schema.runtime_env.working_dir):
+    with in_folder(schema.runtime_env.folder):
         return build_application(
             load_application(schema.import_path, schema.args),
             name=schema.name,

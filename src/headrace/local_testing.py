@@ -308,7 +308,7 @@ def _warn_of_what_is_ignored(node: Node) -> None:
     resources = node.deployment.deployment_options.ray_actor_options
     ignored = [
         *(["num_gpus (CUDA_VISIBLE_DEVICES is not set)"] if resources.num_gpus else []),
-        *(["runtime_env"] if resources.runtime_env.env_vars or resources.runtime_env.working_dir else []),
+        *(["runtime_env"] if resources.runtime_env.model_dump(exclude_defaults=True) else []),
         *(["num_replicas (there is one)"] if node.deployment.num_replicas != 1 else []),
     ]
     if ignored:

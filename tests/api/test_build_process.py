@@ -6,14 +6,13 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
-from headrace.build_process import main
-from headrace.config.spec import ApplicationSpec
+from headrace import build_process
+from headrace.config.spec import BuildOutcome
 
 SOURCE = """
 import os
@@ -31,22 +30,16 @@ def fail(args):
 """
 
 
-class Outcome(msgspec.Struct):
-    ok: ApplicationSpec | None = None
-    error: str | None = None
-
-
 @pytest.fixture(autouse=True)
 def _restore_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", sys.path.copy())
     yield
 
 
-def build(tmp_path: Path, *applications: dict[str, Any]) -> list[Outcome]:
-    output = tmp_path / "output"
-    main(SimpleNamespace(args={"applications": list(applications), "output": str(output)}))
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("output")] == ["output"]
-    return msgspec.msgpack.decode(output.read_bytes(), type=list[Outcome])
+def build(*applications: dict[str, Any]) -> list[BuildOutcome]:
+    """The outcomes as they arrive at the controller."""
+    outcomes = [build_process.build(application) for application in applications]
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(outcomes), type=list[BuildOutcome])
 
 
 def folder_with_app(tmp_path: Path, name: str) -> str:
@@ -64,7 +57,6 @@ def test_each_application_is_built_in_its_own_folder(tmp_path: Path) -> None:
     first, second = folder_with_app(tmp_path, "first"), folder_with_app(tmp_path, "second")
     cwd, modules = Path.cwd(), "same_name" in sys.modules
     outcomes = build(
-        tmp_path,
         application(first, name="one", route_prefix="/one"),
         application(second, name="two", route_prefix="/two", deployments=[{"name": "Model", "num_replicas": 5}]),
     )
@@ -85,7 +77,7 @@ def test_each_application_is_built_in_its_own_folder(tmp_path: Path) -> None:
 
 def test_arguments_reach_the_builder(tmp_path: Path) -> None:
     folder = folder_with_app(tmp_path, "app")
-    (outcome,) = build(tmp_path, application(folder, import_path="same_name:build", args={"size": 3}))
+    (outcome,) = build(application(folder, import_path="same_name:build", args={"size": 3}))
     assert outcome.ok is not None
     assert outcome.ok.deployments[0].description["arguments"] == {"size": "3"}
 
@@ -93,7 +85,6 @@ def test_arguments_reach_the_builder(tmp_path: Path) -> None:
 def test_failure_of_one_application_is_told_and_leaves_the_others_alone(tmp_path: Path) -> None:
     folder = folder_with_app(tmp_path, "app")
     failed, unknown, fine = build(
-        tmp_path,
         application(folder, import_path="same_name:fail"),
         application(folder, deployments=[{"name": "Modell"}]),
         application(folder),
@@ -107,6 +98,6 @@ def test_failure_of_one_application_is_told_and_leaves_the_others_alone(tmp_path
 
 
 def test_missing_folder_is_told(tmp_path: Path) -> None:
-    (outcome,) = build(tmp_path, application(str(tmp_path / "nowhere")))
+    (outcome,) = build(application(str(tmp_path / "nowhere")))
     assert outcome.error is not None
     assert "working_dir" in outcome.error

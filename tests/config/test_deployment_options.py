@@ -16,6 +16,7 @@ from headrace.config import (
     LoggingConfig,
     RayActorOptions,
     RequestRouterConfig,
+    RuntimeEnv,
 )
 
 from .wrong import message
@@ -223,8 +224,8 @@ def test_a_policy_that_other_processes_cannot_import_is_refused() -> None:
         ({"num_gpus": 1.5}, "must be a fraction of one GPU or a whole number of GPUs, not 1.5"),
         ({"num_cpus": -1}, "ray_actor_options.num_cpus: must be at least 0, not -1"),
         ({"resources": {"GPU": 1}}, "'GPU' is not a custom resource; use the option 'num_gpus'"),
-        ({"runtime_env": {"pip": ["torch"]}}, "runtime_env.pip: is not available; remove it, and install"),
-        ({"runtime_env": {"working_dir": "s3://x/y.zip"}}, "must be a local folder, not 's3://x/y.zip'"),
+        ({"runtime_env": {"container": {}, "pips": []}}, "runtime_env.pips: no such option; did you mean 'pip'?"),
+        ({"runtime_env": {"container": {"image": "x"}}}, "runtime_env.container: is called 'image_uri' now"),
         ({"runtime_env": {"env_vars": {"PORT": 8000}}}, 'must be a string, not 8000; put it in quotes: "8000"'),
         ({"runtime_env": {"env_vars": {"A=B": "x"}}}, "'A=B' cannot be an environment variable"),
     ],
@@ -234,9 +235,23 @@ def test_mistakes_in_ray_actor_options_are_told(ray_actor_options: dict[str, Any
 
 
 def test_a_runtime_env_inherits_from_the_applications() -> None:
-    application = RayActorOptions(runtime_env={"env_vars": {"A": "1", "B": "1"}, "working_dir": "/x"}).runtime_env  # type: ignore[arg-type]
-    deployment = RayActorOptions(runtime_env={"env_vars": {"B": "2"}, "pip": []}).runtime_env  # type: ignore[arg-type]
-    assert deployment.over(application).model_dump() == {"env_vars": {"A": "1", "B": "2"}, "working_dir": "/x"}
+    outer = {"env_vars": {"A": "1", "B": "1"}, "working_dir": "/x", "pip": ["a"]}
+    application = RayActorOptions(runtime_env=outer)  # type: ignore[arg-type]
+    deployment = RayActorOptions(runtime_env={"env_vars": {"B": "2"}, "pip": [], "uv": ["b"]})  # type: ignore[arg-type]
+    inner = deployment.runtime_env.over(application.runtime_env)
+    assert inner.model_dump(exclude_defaults=True) == {
+        "env_vars": {"A": "1", "B": "2"},
+        "working_dir": "/x",
+        "pip": ["a"],
+        "uv": ["b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("working_dir", "folder"), [("/x", "/x"), ("local:///x", "/x"), ("s3://bucket/x.zip", None), (None, None)]
+)
+def test_an_archive_that_machines_download_is_no_folder(working_dir: str | None, folder: str | None) -> None:
+    assert RuntimeEnv(working_dir=working_dir).folder == folder
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.spec import (
     ApplicationSpec,
+    BuildOutcome,
     DeploymentSpec,
     DrainRequest,
     InitializeReply,
@@ -140,7 +141,8 @@ class FakeEngine:
         self.lacking: str | None = None
         """What nothing can be started for want of."""
         self.to_be_started: dict[str, asyncio.Future[None]] = {}
-        self.on_build: Callable[[ProcessSpec], None] | None = None
+        self.on_build: Callable[[ProcessSpec], BuildOutcome | None] | None = None
+        """None: the process dies."""
         self._exits: list[ProcessExited] = []
         self._news = asyncio.Condition()
         self._pids = itertools.count(1000)
@@ -148,10 +150,7 @@ class FakeEngine:
     async def start(self, spec: ProcessSpec) -> ProcessInfo:
         pid = next(self._pids)
         if spec.role == "builder":
-            assert self.on_build is not None
-            self.on_build(spec)
-            await self._exit(spec, pid, 0)
-            return ProcessInfo(name=spec.name, role=spec.role, pid=pid, listen=None, started_at=time.time())
+            return await self._build(spec, pid)
         if self.lacking is not None:
             self.to_be_started[spec.name] = room = asyncio.get_running_loop().create_future()
             try:
@@ -165,6 +164,25 @@ class FakeEngine:
         self.log.append(("start", replica.replica_id))
         await replica.serve()
         return self._info(replica)
+
+    async def _build(self, spec: ProcessSpec, pid: int) -> ProcessInfo:
+        assert self.on_build is not None and spec.listen is not None
+        outcome = self.on_build(spec)
+
+        async def tell() -> BuildOutcome | None:
+            return outcome
+
+        async def end() -> None:
+            await self._exit(spec, pid, 0)
+
+        path = self.session_dir / spec.listen
+        if outcome is None:
+            await self._exit(spec, pid, 9)
+        else:
+            await RpcServer({"outcome": tell, "end": end}).start(listen_unix(path), SECRET)
+        return ProcessInfo(
+            name=spec.name, role=spec.role, pid=pid, listen=str(path), started_at=time.time(), address=str(path)
+        )
 
     def waiting(self, name: str) -> str | None:
         return self.lacking if name in self.to_be_started else None

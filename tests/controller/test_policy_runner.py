@@ -72,7 +72,9 @@ async def make(root: RootHandle, engine: LocalEngine, tmp_path: Path) -> AsyncIt
             of_application=False,
             sys_path=[str(Path(__file__).parents[1])],
         )
-        spec = PolicyProcessSpec(owner="app#Model", version="1", load=load, env={}, cwd=None, logging={})
+        spec = PolicyProcessSpec(
+            owner="app#Model", version="1", load=load, env={}, cwd=None, runtime_env={}, logging={}
+        )
         runner = PolicyRunner(
             spec,
             engine,

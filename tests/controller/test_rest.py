@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
+from headrace.config.spec import BuildOutcome
 from headrace.controller.rest import MAX_BODY_BYTES, RestApi, RestServer
 from headrace.controller.rest_guard import is_loopback, required_token
 from headrace.engine.process import ProcessSpec
@@ -35,21 +35,17 @@ async def client(instance: Instance) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-def built(process: ProcessSpec) -> None:
+def built(process: ProcessSpec) -> BuildOutcome | None:
     """What the build process does, for import paths that say how it goes."""
-    outcomes: list[dict[str, Any]] = []
-    for config in process.args["applications"]:
-        name = config.get("name", "default")
-        if config["import_path"] == "broken:app":
-            outcomes.append({"error": "No module named 'broken'"})
-        elif config["import_path"] == "killed:app":
-            return
-        else:
-            spec = application(
-                deployment(app=name), name=name, route_prefix=config.get("route_prefix", "/"), config=config
-            )
-            outcomes.append({"ok": spec})
-    Path(process.args["output"]).write_bytes(msgspec.msgpack.encode(outcomes))
+    config = process.args["application"]
+    name = config.get("name", "default")
+    if config["import_path"] == "broken:app":
+        return BuildOutcome(error="No module named 'broken'")
+    if config["import_path"] == "killed:app":
+        return None
+    return BuildOutcome(
+        ok=application(deployment(app=name), name=name, route_prefix=config.get("route_prefix", "/"), config=config)
+    )
 
 
 def config(*names: str, import_path: str = "good:app") -> dict[str, Any]:

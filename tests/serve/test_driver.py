@@ -101,8 +101,8 @@ def test_init_connects_and_sets_the_environment_of_what_is_run(http: httpx.Clien
         assert serve.run(Where.bind()).remote().result() == ("sweet", str(tmp_path))
         with pytest.raises(ConfigError, match=r"'num_cpu'; did you mean 'num_cpus'\?"):
             serve.init(num_cpu=3)
-        with pytest.raises(ConfigError, match="pip"):
-            serve.init(runtime_env={"pip": ["numpy"]})
+        with pytest.raises(ConfigError, match="did you mean 'pip'"):
+            serve.init(runtime_env={"pips": ["numpy"]})
     finally:
         serve.init()
     assert serve.run(Where.bind()).remote().result() == (None, os.getcwd())

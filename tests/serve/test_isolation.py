@@ -66,8 +66,8 @@ def test_replicas_work_where_the_driver_works_unless_told_otherwise(http: httpx.
 
 
 def test_mistakes_in_the_environment_are_told(http: httpx.Client, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pip.*install"):
-        make_environment(pip=["numpy"])
+    with pytest.raises(DeploymentFailedError, match=r"runtime_env\.pip needs a Ray cluster.*install"):
+        serve.run(make_environment(pip=["numpy"]).bind())
     with pytest.raises(ConfigError, match=r"env_var: .*did you mean 'env_vars'"):
         make_environment(env_var={})
     with pytest.raises(DeploymentFailedError, match="missing: there is no such folder"):

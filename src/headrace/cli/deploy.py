@@ -86,11 +86,13 @@ def read_config(target: str, arguments: list[str] | None, *, name: str, route_pr
 
 def _resolve_folders(config: dict[str, Any], folder: Any) -> None:
     """Folders in a config file are meant from where the file is, not from where the server runs."""
+    from headrace.config.ray_actor_options import REMOTE
+
     for application in config["applications"]:
         options = [deployment.get("ray_actor_options") or {} for deployment in application.get("deployments", [])]
         environments = [application.get("runtime_env"), *(actor.get("runtime_env") for actor in options)]
         for environment in environments:
-            if environment and environment.get("working_dir"):
+            if environment and environment.get("working_dir") and not environment["working_dir"].startswith(REMOTE):
                 environment["working_dir"] = str((folder / environment["working_dir"]).resolve())
 
 

@@ -10,25 +10,33 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from headrace.config.model import ConfigModel, JsonObject, Name, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import shown
 
-_INSTALL = (
-    "is not available; remove it, and install what the application needs into the environment that Headrace runs in"
-)
-_REMOTE = ("s3://", "gs://", "gcs://", "https://", "http://", "azure://", "abfss://", "hdfs://")
+REMOTE = ("s3://", "gs://", "gcs://", "https://", "http://", "azure://", "abfss://", "hdfs://")
+
+
+INSTALLING = ("pip", "uv", "conda", "image_uri", "py_modules", "py_executable")
+"""What makes another environment than that of the process that asks for it."""
+
+Requirements = str | list[str] | JsonObject
 
 
 class RuntimeEnv(ConfigModel):
-    """The environment of a replica's process.
+    """The environment of a replica's process. What installs or downloads something is done by Ray: on this machine
+    alone, replicas run in the environment that Headrace runs in, and a deployment that asks for more is refused.
 
     Attributes:
         env_vars: environment variables to set.
-        working_dir: local folder that becomes the working directory and comes first on `sys.path`. `local:///folder`
-            is taken too.
+        working_dir: folder that becomes the working directory and comes first on `sys.path`; `local:///folder` is
+            taken too. On a cluster also an archive that every machine can download, such as "s3://bucket/app.zip".
+        pip, uv: requirements to install: a list of them, the path of a file, or what Ray takes besides.
+        conda: name of a conda environment, or what one consists of.
+        image_uri: container image to run in.
+        py_modules: packages to import, each a folder or an archive that every machine can download.
+        py_executable: how to run Python.
     """
 
     title: ClassVar[str] = "wrong runtime_env"
     refused: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("conda", "container", "image_uri", "pip", "py_executable", "uv"), _INSTALL),
-        "py_modules": "is not available; put the modules on the PYTHONPATH, or into 'working_dir'",
+        "container": "is called 'image_uri' now",
         "excludes": "is not needed: 'working_dir' is used in place and nothing is uploaded; remove it",
         "worker_process_setup_hook": "is not available; do the set-up in the deployment's constructor",
         "config": "is not available: it configures how Ray builds environments; remove it",
@@ -36,6 +44,12 @@ class RuntimeEnv(ConfigModel):
 
     env_vars: dict[str, str] = Field(default_factory=dict)
     working_dir: str | None = None
+    pip: Requirements | None = None
+    uv: Requirements | None = None
+    conda: str | JsonObject | None = None
+    image_uri: str | None = None
+    py_modules: list[str] | None = None
+    py_executable: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -43,7 +57,7 @@ class RuntimeEnv(ConfigModel):
         # Generated files say `pip: []`.
         if not isinstance(data, Mapping):
             return data
-        return {name: value for name, value in data.items() if value or name not in cls.refused}
+        return {name: value for name, value in data.items() if value or name not in {*cls.refused, *INSTALLING}}
 
     @field_validator("env_vars")
     @classmethod
@@ -55,22 +69,25 @@ class RuntimeEnv(ConfigModel):
 
     @field_validator("working_dir")
     @classmethod
-    def _a_local_folder(cls, working_dir: str | None) -> str | None:
-        if working_dir is None:
-            return None
-        if working_dir.startswith(_REMOTE):
-            raise ValueError(f"must be a local folder, not {shown(working_dir)}; download it first")
+    def _a_folder_or_an_archive(cls, working_dir: str | None) -> str | None:
+        if working_dir is None or working_dir.startswith(REMOTE):
+            return working_dir
         working_dir = working_dir.removeprefix("local://").removeprefix("file://")
         if not working_dir or "\0" in working_dir:
             raise ValueError("must be the path of a folder")
         return working_dir
 
+    @property
+    def folder(self) -> str | None:
+        """`working_dir`, where it is a folder and no archive."""
+        return None if self.working_dir is None or self.working_dir.startswith(REMOTE) else self.working_dir
+
     def over(self, outer: RuntimeEnv) -> RuntimeEnv:
-        """This environment inside `outer` (a deployment's inside its application's): variables add up, ours win."""
-        return RuntimeEnv(
-            env_vars={**outer.env_vars, **self.env_vars},
-            working_dir=self.working_dir if self.working_dir is not None else outer.working_dir,
-        )
+        """This environment inside `outer` (a deployment's inside its application's): variables add up, ours win, and
+        so does all else that is ours."""
+        ours = self.model_dump(exclude_none=True, exclude={"env_vars"})
+        theirs = outer.model_dump(exclude_none=True, exclude={"env_vars"})
+        return RuntimeEnv(env_vars={**outer.env_vars, **self.env_vars}, **{**theirs, **ours})
 
 
 def _resource_amounts(value: Any) -> Any:
@@ -101,7 +118,7 @@ class RayActorOptions(ConfigModel):
         num_gpus: GPUs: a fraction up to 1 (replicas share one), or a whole number.
         memory: bytes of memory to reserve; None for no reservation.
         resources: custom resources by name, as declared when the instance was started.
-        runtime_env: environment variables and working directory.
+        runtime_env: environment variables, working directory, and what is installed.
         accelerator_type: kind of accelerator that the machine must have.
         label_selector: labels that the machine must have.
         fallback_strategy: label selectors to try when no machine has the labels.

@@ -74,6 +74,13 @@ class ApplicationSpec(msgspec.Struct, kw_only=True):
     policy: PolicySpec | None = None
 
 
+class BuildOutcome(msgspec.Struct, kw_only=True):
+    """What a process that builds an application says: the application, or why there is none, for people."""
+
+    ok: ApplicationSpec | None = None
+    error: str | None = None
+
+
 class DeployRequest(msgspec.Struct, kw_only=True):
     """`replace_all`: applications that are not in the list are deleted (the declarative REST API)."""
 
@@ -141,8 +148,25 @@ class RollbackReply(msgspec.Struct, kw_only=True):
     number: int
 
 
+class GangPlace(msgspec.Struct, kw_only=True, frozen=True):
+    """A replica's place in its gang: those that start and end together.
+
+    Attributes:
+        gang_id: unique among the gangs of the instance, over time too.
+        rank: its place, from 0. It never changes, unlike the replica's place in its deployment.
+        world_size: how many replicas the gang has.
+        member_replica_ids: these, by rank.
+    """
+
+    gang_id: str
+    rank: int
+    world_size: int
+    member_replica_ids: list[str]
+
+
 class ReplicaSpec(msgspec.Struct, kw_only=True):
-    """What a fresh replica process is told to run. `rank` is the replica's place among its deployment's."""
+    """What a fresh replica process is told to run. `rank` is the replica's place among its deployment's, `gang` that in
+    its gang; None if it is in none."""
 
     replica_id: str
     deployment: DeploymentSpec
@@ -152,6 +176,7 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     root_path: str = ""
     max_body_bytes: int | None = None
     runtime_env: dict[str, Any] = {}
+    gang: GangPlace | None = None
 
 
 class InitializeReply(msgspec.Struct, kw_only=True):
@@ -261,8 +286,8 @@ class RoutingTable(msgspec.Struct, kw_only=True):
 class ReplicaTarget(msgspec.Struct, kw_only=True):
     """One replica that takes requests.
 
-    `address`: how other machines reach it, or the path of its socket where there are none. `node`, `zone`: where it runs.
-    `socket`: path of its Unix socket, for those who run on the same node.
+    `address`: how other machines reach it, or the path of its socket where there are none. `node`, `zone`: where it
+    runs. `socket`: path of its Unix socket, for those who run on the same node.
     """
 
     replica_id: str

@@ -31,6 +31,7 @@ async def adopt_all(applications: Applications, engine: Engine, secret: bytes) -
     for info in await engine.list():
         if info.role == "builder":
             await engine.kill(info.name, signal.SIGKILL)
+            engine.release(info.name)
         if info.role != "replica":
             continue
         manager = applications.manager(str(info.args.get("app")), str(info.args.get("deployment")))

@@ -9,15 +9,15 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.spec import ApplicationSpec, ApplicationStatus
+from headrace.config.spec import ApplicationSpec, ApplicationStatus, BuildOutcome
 from headrace.controller.applications import Applications
 from headrace.controller.services import Services, describe_exit
 from headrace.controller.status import application_status
-from headrace.engine.process import ProcessExited, ProcessSpec
+from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.resources import Refusal, ResourceRequest
 from headrace.exceptions import ApplicationBuildError, ConfigError, HeadraceError
+from headrace.wire.errors import ConnectionLost, WireError
+from headrace.wire.rpc import RpcClient
 
 if TYPE_CHECKING:
     from headrace.config.schema import ServeApplicationSchema
@@ -32,9 +32,10 @@ def _schema_of(config: dict[str, Any]) -> ServeApplicationSchema:
     return ServeApplicationSchema(**config)
 
 
-class _Outcome(msgspec.Struct):
-    ok: ApplicationSpec | None = None
-    error: str | None = None
+CONNECT_S = 30.0
+"""It listens before it runs, but a busy machine may be long in coming to it."""
+
+RETRY_S = 0.2
 
 
 class _Build:
@@ -57,8 +58,7 @@ class Builds:
         self._task: asyncio.Task[None] | None = None
 
     def resume(self) -> None:
-        """Build again what an earlier controller had not finished, and remove what it had left."""
-        self._remove_outputs("*.build")
+        """Build again what an earlier controller had not finished."""
         configs = self._services.store.load_builds()
         if configs:
             self._begin(configs)
@@ -121,43 +121,76 @@ class Builds:
             self._services.store.drop_build(name)
 
     async def _build(self, build: _Build) -> ApplicationSpec:
-        schema = _schema_of(build.config)
-        name = f"builder:{schema.name}#{self._services.short_ids.new()}"
-        output = self._services.session_dir / f"{name.rpartition('#')[2]}.build"
+        schema, engine = _schema_of(build.config), self._services.engine
+        short_id = self._services.short_ids.new()
+        name = f"builder:{schema.name}#{short_id}"
+        # It asks for no resources, and may ask for what there is not to run in.
+        environment = schema.runtime_env.model_dump(mode="json", exclude_defaults=True)
+        granted = engine.allocate(name, ResourceRequest(runtime_env=environment))
+        if isinstance(granted, Refusal):
+            raise ApplicationBuildError(granted.reason)
         process = ProcessSpec(
             name=name,
             role="builder",
             entry="headrace.build_process:main",
-            args={"applications": [build.config], "output": str(output)},
-            env=RuntimeEnv(env_vars=schema.runtime_env.env_vars).env_vars,
+            args={"application": build.config},
+            listen=f"{short_id}.sock",
+            env=schema.runtime_env.env_vars,
         )
         exited = self._exits[name] = asyncio.get_running_loop().create_future()
         try:
-            await self._services.engine.start(process)
-            how = await exited
-            try:
-                outcomes = msgspec.msgpack.decode(output.read_bytes(), type=list[_Outcome])
-            except FileNotFoundError:
-                raise ApplicationBuildError(
-                    f"the process that built application '{schema.name}' did not finish: {describe_exit(how)}"
-                ) from None
-        except asyncio.CancelledError:
+            started = await engine.start(process)
+            outcome = await self._outcome(started, exited)
+        except BaseException:
             with contextlib.suppress(ConnectionError):
-                await self._services.engine.kill(name, signal.SIGKILL)
+                await engine.kill(name, signal.SIGKILL)
             raise
         finally:
             del self._exits[name]
-            self._remove_outputs(output.name)
-        (outcome,) = outcomes
+            engine.release(name)
+        if isinstance(outcome, ProcessExited):
+            how = describe_exit(outcome)
+            raise ApplicationBuildError(f"the process that built application '{schema.name}' did not finish: {how}")
         if outcome.ok is None:
             raise ApplicationBuildError(outcome.error or "it failed without a reason")
         return outcome.ok
 
-    def _remove_outputs(self, pattern: str) -> None:
-        """Files of processes that build; and those that one which was killed had not finished, named like them."""
-        folder = self._services.session_dir
-        for output in (*folder.glob(pattern), *folder.glob(f"{pattern}.*")):
-            output.unlink(missing_ok=True)
+    async def _outcome(
+        self, process: ProcessInfo, exited: asyncio.Future[ProcessExited]
+    ) -> BuildOutcome | ProcessExited:
+        """What was built, or how the process ended that was to build it."""
+        asking = asyncio.get_running_loop().create_task(self._ask(process))
+        try:
+            await asyncio.wait((asking, exited), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asking.cancel()
+        if not asking.done():
+            return exited.result()
+        outcome, client = asking.result()
+        try:
+            await client.call("end", timeout_s=CONNECT_S)
+        except (OSError, WireError):
+            await self._services.engine.kill(process.name, signal.SIGKILL)
+        finally:
+            client.close()
+        return outcome
+
+    async def _ask(self, process: ProcessInfo) -> tuple[BuildOutcome, RpcClient]:
+        """Ask until it answers: it may be asked any number of times, and its end is told by the engine."""
+        while True:
+            try:
+                client = await RpcClient.connect(process.address, self._services.secret, CONNECT_S)
+            except (OSError, WireError):
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                # No deadline: building imports the user's modules, which may take long.
+                return await client.call("outcome", type=BuildOutcome), client
+            except ConnectionLost:
+                await asyncio.sleep(RETRY_S)
+            except BaseException:
+                client.close()
+                raise
 
     def exited(self, exited: ProcessExited) -> None:
         """A process ended that is no replica."""

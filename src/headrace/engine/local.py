@@ -26,6 +26,7 @@ from headrace.engine.commands import (
     Subscribe,
     frame,
 )
+from headrace.engine.environment import why_not_here
 from headrace.engine.launch import PendingRoot as PendingRoot
 from headrace.engine.launch import RootHandle as RootHandle
 from headrace.engine.launch import begin_launch as begin_launch
@@ -148,6 +149,9 @@ class LocalEngine:
         raise ConnectionError("the root of the instance is gone")
 
     def allocate(self, name: str, request: ResourceRequest) -> Allocation | Refusal:
+        never = why_not_here(request.runtime_env)
+        if never is not None:
+            return Refusal(kind="never", reason=never)
         return self._allocator.allocate(name, request)
 
     def release(self, name: str) -> None:

@@ -56,6 +56,7 @@ class Policies:
                     found[key] = info
                 else:
                     await self._engine.kill(info.name, signal.SIGKILL)
+                    self._engine.release(info.name)
         self._begun = True
         for key, asker in self._askers.items():
             asker.runner.begin(found.get(key))
@@ -129,7 +130,8 @@ class Policies:
             version=f"{policy.version}-{_digest(environment)}",
             load=PolicyLoad(policy=policy, app=spec.app, of_application=of_application, sys_path=sys_path),
             env=environment.env_vars,
-            cwd=environment.working_dir,
+            cwd=environment.folder,
+            runtime_env=environment.model_dump(mode="json", exclude_defaults=True),
             logging=self._logging,
         )
 
@@ -150,5 +152,5 @@ class Policies:
 
 
 def _digest(environment: RuntimeEnv) -> str:
-    text = json.dumps(environment.model_dump(mode="json"), sort_keys=True)
+    text = json.dumps(environment.model_dump(mode="json", exclude_none=True), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -15,6 +15,7 @@ from headrace.config.policy_call import PolicyAnswer, PolicyLoad, PolicyQuestion
 from headrace.controller.services import describe_exit
 from headrace.engine.process import ProcessExited, ProcessInfo, ProcessSpec
 from headrace.engine.protocol import Engine
+from headrace.engine.resources import Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 from headrace.wire.errors import ConnectionLost, RpcError, WireError
 from headrace.wire.rpc import RpcClient
@@ -50,6 +51,7 @@ class PolicyProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
         version: of the policy and its environment.
         load: what it is told first, without a state.
         env, cwd: of its process.
+        runtime_env: all of its environment.
         logging: how it logs.
     """
 
@@ -58,6 +60,7 @@ class PolicyProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     load: PolicyLoad
     env: dict[str, str]
     cwd: str | None
+    runtime_env: dict[str, Any]
     logging: dict[str, Any]
 
 
@@ -175,6 +178,10 @@ class PolicyRunner:
         spec = self.spec
         short_id = self._new_short_id()
         self.process_name = f"{PROCESS_PREFIX}{spec.owner}#{short_id}"
+        # It asks for no resources, and may ask for what there is not to run in.
+        granted = self._engine.allocate(self.process_name, ResourceRequest(runtime_env=spec.runtime_env))
+        if isinstance(granted, Refusal):
+            raise StartupError(granted.reason)
         started = await self._engine.start(
             ProcessSpec(
                 name=self.process_name,
@@ -246,3 +253,4 @@ class PolicyRunner:
         if self.process_name:
             with contextlib.suppress(ConnectionError):  # the engine is gone, and the process with it
                 await self._engine.kill(self.process_name, signal.SIGKILL)
+            self._engine.release(self.process_name)
