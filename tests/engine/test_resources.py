@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,3 +315,28 @@ def test_a_wrong_number_of_gpus_in_the_environment_is_named(monkeypatch: pytest.
     monkeypatch.setenv("HEADRACE_NUM_GPUS", "two")
     with pytest.raises(StartupError, match="HEADRACE_NUM_GPUS must be a whole number of GPUs, not 'two'"):
         detect_machine()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA RTX A6000", "RTX-A6000"),
+        ("NVIDIA GeForce RTX 4090", "GeForce-RTX-4090"),
+    ],
+)
+def test_the_kind_of_gpus_is_called_as_ray_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, kind: str
+) -> None:
+    (tmp_path / "0000:1b:00.0").mkdir()
+    (tmp_path / "0000:1b:00.0" / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 0\n")
+    monkeypatch.setattr("headrace.engine.machine._NVIDIA_GPUS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("HEADRACE_NUM_GPUS", raising=False)
+    machine = detect_machine()
+    assert (machine.gpus, machine.accelerator_type) == (["0"], kind)
+    assert machine.labels == {"ray.io/accelerator-type": kind}
+    assert detect_machine(num_gpus=0).accelerator_type is None

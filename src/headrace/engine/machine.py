@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +12,12 @@ from pathlib import Path
 from headrace.engine.resources import Machine
 from headrace.exceptions import StartupError
 
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""The label that Ray gives to machines with accelerators."""
+
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_MODEL = re.compile(r"^Model:\s*(.+?)\s*$", re.MULTILINE)
+_KIND = re.compile(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")
 _CGROUP_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -31,11 +38,15 @@ def detect_machine(
     Raises:
         StartupError: `$HEADRACE_NUM_GPUS` is not a number.
     """
+    gpus = _gpus(num_gpus)
+    accelerator = _accelerator_type() if gpus else None
     return Machine(
         num_cpus=_cpus() if num_cpus is None else num_cpus,
-        gpus=_gpus(num_gpus),
+        gpus=gpus,
         memory=_memory() if memory is None else memory,
         resources=dict(resources or {}),
+        accelerator_type=accelerator,
+        labels={ACCELERATOR_LABEL: accelerator} if accelerator is not None else {},
     )
 
 
@@ -87,6 +98,19 @@ def _nvidia_gpus() -> int:
     except (OSError, subprocess.SubprocessError):
         return 0
     return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def _accelerator_type() -> str | None:
+    """What Ray calls the kind of the first GPU, from its name: "NVIDIA H100 80GB HBM3" is an "H100"."""
+    for information in sorted(_NVIDIA_GPUS.glob("*/information")):
+        with contextlib.suppress(OSError):
+            model = _MODEL.search(information.read_text())
+            if model is None:
+                continue
+            kind = _KIND.match(model[1])
+            name = kind[1] if kind is not None and len(kind[1]) > 1 else model[1].removeprefix("NVIDIA").strip()
+            return name.replace(" ", "-")
+    return None
 
 
 def _memory() -> int:
