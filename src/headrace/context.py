@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from headrace.exceptions import HeadraceError
 from headrace.router.context import RequestContext, current
-from headrace.router.replica_context import DeploymentID, ReplicaContext, ReplicaID, ReplicaRank, current_replica
+from headrace.router.replica_context import (
+    DeploymentID,
+    GangContext,
+    ReplicaContext,
+    ReplicaID,
+    ReplicaRank,
+    current_replica,
+)
 
 __all__ = [
     "DeploymentID",
+    "GangContext",
     "ReplicaContext",
     "ReplicaID",
     "ReplicaRank",

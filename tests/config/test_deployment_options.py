@@ -257,7 +257,6 @@ def test_an_archive_that_machines_download_is_no_folder(working_dir: str | None,
 @pytest.mark.parametrize(
     ("given_options", "field"),
     [
-        ({"gang_scheduling_config": {"gang_size": 1}}, "gang_scheduling_config"),
         ({"deployment_actors": [{"name": "a", "actor_class": "m:C"}]}, "deployment_actors"),
     ],
 )
@@ -278,6 +277,7 @@ def test_packing_a_replica_without_bundles_is_no_contradiction() -> None:
         {"placement_group_bundles": [{"CPU": 1, "GPU": 1}, {"GPU": 1}], "placement_group_strategy": "SPREAD"},
         {"placement_group_bundles": [{"CPU": 1}], "placement_group_bundle_label_selector": [{"zone": "a"}]},
         {"max_replicas_per_node": 1},
+        {"gang_scheduling_config": {"gang_size": 2}, "num_replicas": 4},
         {"ray_actor_options": {"accelerator_type": "H100", "label_selector": {"zone": "a"}}},
         {"ray_actor_options": {"fallback_strategy": [{"label_selector": {"zone": "b"}}]}},
         {"placement_group_strategy": "STRICT_PACK", "ray_actor_options": {"num_gpus": 4}},

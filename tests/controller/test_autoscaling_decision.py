@@ -391,3 +391,39 @@ def test_a_policy_that_fails_changes_nothing_but_what_bounds_and_waiting_request
     target = min(max(target, options.min_replicas), options.max_replicas)
     found = once(options, seen(running=running, target=target, ongoing=ongoing, wanted=float(target)))
     assert found == (1 if target == 0 and ongoing > 0 else target)
+
+
+# Gangs: replicas come and go in whole ones.
+
+
+@given(
+    configs, st.floats(0, 1e4), st.integers(0, 40), st.integers(0, 40), st.integers(1, 8), st.none() | st.floats(0, 100)
+)
+def test_what_is_wanted_is_whole_gangs_and_enough_of_them(
+    options: AutoscalingConfig, ongoing: float, running: int, target: int, gang: int, wanted: float | None
+) -> None:
+    found = once(options, seen(0.0, running * gang, target * gang, ongoing, unit=gang, wanted=wanted))
+    assert found % gang == 0
+    assert found < options.max_replicas + gang
+    assert found >= min(options.min_replicas, options.max_replicas // gang * gang)
+
+
+def test_one_replica_more_than_two_gangs_hold_is_a_third_gang() -> None:
+    up = config(min_replicas=4, max_replicas=16, target_ongoing_requests=1)
+    assert once(up, seen(running=4, ongoing=9.0, unit=4)) == 12
+    assert once(up, seen(running=12, ongoing=8.0, unit=4)) == 8
+    assert once(up, seen(running=8, ongoing=1000.0, unit=4)) == 16
+
+
+def test_the_first_request_wakes_a_whole_gang_and_the_last_gang_goes_to_sleep_with_its_own_delay() -> None:
+    options = config(max_replicas=8, downscale_to_zero_delay_s=5)
+    assert once(options, seen(running=0, ongoing=1.0, unit=4)) == 4
+    follows = Follows(options, 8)
+    assert follows.at(0, 0.0, unit=4).target == 4
+    assert follows.at(4, 0.0, unit=4).target == 4
+    assert follows.at(10, 0.0, unit=4).target == 0
+
+
+def test_bounds_that_are_no_whole_gangs_mean_those_between_them() -> None:
+    assert once(config(min_replicas=1, max_replicas=100), seen(running=3, ongoing=1e6, unit=3)) == 99
+    assert once(config(min_replicas=1, max_replicas=1), seen(running=0, ongoing=1.0, unit=3)) == 3

@@ -30,9 +30,8 @@ def refuse_unavailable(options: DeploymentOptions) -> None:
 
 def unavailable_options(options: DeploymentOptions) -> Iterator[Problem]:
     """The options of a deployment that would have no effect."""
-    for name in ("gang_scheduling_config", "deployment_actors"):
-        if getattr(options, name) is not None:
-            yield Problem((name,), f"{_NOT_YET}; remove it")
+    if options.deployment_actors is not None:
+        yield Problem(("deployment_actors",), f"{_NOT_YET}; remove it")
 
 
 def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:

@@ -416,6 +416,29 @@ class ProxyStatus(msgspec.Struct, kw_only=True):
     name: str
     pid: int | None
     status: str  # STARTING | HEALTHY | UNHEALTHY | DRAINED
+    node: str = ""
+
+
+class NodeStatus(msgspec.Struct, kw_only=True):
+    """A machine of the instance.
+
+    Attributes:
+        node: what it is called where something says where it runs.
+        host: its address, as the others reach it.
+        alive: it can run processes.
+        head: it is the one that the others depend on.
+        resources: what it has in all: "CPU", "GPU", "memory" in bytes, and custom resources.
+        labels: what `label_selector` goes by.
+        zone: where it is; empty if nothing says so.
+    """
+
+    node: str
+    host: str
+    alive: bool = True
+    head: bool = False
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    zone: str = ""
 
 
 class StatusRequest(msgspec.Struct, kw_only=True):
@@ -442,3 +465,5 @@ class InstanceStatus(msgspec.Struct, kw_only=True):
     proxies: list[ProxyStatus]
     applications: list[ApplicationStatus]
     target_capacity: float | None = None
+    nodes: list[NodeStatus] = []
+    controller_node: str = ""

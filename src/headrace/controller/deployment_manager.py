@@ -14,10 +14,11 @@ from headrace.config.spec import (
     DeploymentSpec,
     DeploymentStatus,
     DeploymentTargets,
+    GangPlace,
     Load,
     ReplicaSpec,
 )
-from headrace.controller import deployment_view, reconcile
+from headrace.controller import deployment_view, gangs, reconcile
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
 from headrace.controller.ranks import closed
 from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
@@ -30,6 +31,8 @@ from headrace.controller.spec_reading import (
     PROCESS_PREFIX,
     config_of,
     differ,
+    gang_place_of,
+    gang_size_of,
     options_of,
     process_of,
     resources_of,
@@ -38,7 +41,7 @@ from headrace.controller.status import Change, Facts, last_lines
 from headrace.controller.store import StoredVersion
 from headrace.controller.watch import targets_key
 from headrace.engine.process import ProcessInfo
-from headrace.engine.resources import Refusal
+from headrace.engine.resources import Refusal, ResourceRequest
 from headrace.exceptions import ConfigError
 
 logger = logging.getLogger("headrace.controller")
@@ -148,7 +151,16 @@ class DeploymentManager:
 
     @property
     def serving(self) -> int:
-        return sum(r.replica.published for r in self.runners.values())
+        return len(self._serving())
+
+    def _serving(self) -> list[ReplicaRunner]:
+        """The replicas that take requests: of a gang, all or none."""
+        phases = self._phases()
+        published = [r for r in self.runners.values() if r.replica.published]
+        return [r for r in published if r.gang is None or gangs.is_whole(r.gang, phases)]
+
+    def _phases(self) -> dict[str, Phase]:
+        return {r.replica_id: r.replica.phase for r in self.runners.values()}
 
     @property
     def ready(self) -> bool:
@@ -175,6 +187,8 @@ class DeploymentManager:
             max_surge_percent=self.options.max_surge_percent,
             max_constructor_retry_count=self.options.max_constructor_retry_count,
             fallback=good if good != self.spec.version else None,
+            unit=gang_size_of(self.spec),
+            fallback_unit=gang_size_of(self._good) if self._good is not None else 1,
         )
 
     # Reconciling.
@@ -193,7 +207,12 @@ class DeploymentManager:
             Observed(r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring)
             for r in self.runners.values()
         ]
-        plan = reconcile.plan(self.desired(), observed, self._history, self._loop.time())
+        places = {r.replica_id: r.gang for r in self.runners.values() if r.gang is not None}
+        seen = gangs.see(observed, places)
+        for replica_id, reason in seen.broken.items():
+            logger.info("ending replica %s: %s", replica_id, reason)
+            self.runners[replica_id].stop(within_s=gangs.SIBLING_DRAIN_S)
+        plan = reconcile.plan(self.desired(), seen.units, self._history, self._loop.time())
         if plan.wake_at is not None:
             self._wake_at = plan.wake_at
             self._wake = self._loop.call_at(plan.wake_at, self._services.mark, self)
@@ -202,18 +221,22 @@ class DeploymentManager:
             match action:
                 case Start(version, count):
                     self._start(version, count)
-                case Stop(replica_id, reason):
-                    logger.debug("stopping replica %s: %s", replica_id, reason)
-                    self.runners[replica_id].stop()
-                case Reconfigure(replica_id):
-                    runner = self.runners[replica_id]
-                    runner.reconfigure(
-                        self._replica_spec(replica_id, self.spec, runner.rank), self.options, self.config
-                    )
+                case Stop(unit, reason):
+                    for replica_id in seen.members[unit]:
+                        logger.debug("stopping replica %s: %s", replica_id, reason)
+                        self.runners[replica_id].stop()
+                case Reconfigure(unit):
+                    for replica_id in seen.members[unit]:
+                        self._reconfigure(self.runners[replica_id])
         for runner in self.runners.values():
             if runner.waiting_for is not None and runner.replica.active:
                 self._wait_for(runner.waiting_for, runner.version)
         self._conclude(plan)
+
+    def _reconfigure(self, runner: ReplicaRunner) -> None:
+        if runner.config != self.config:
+            spec = self._replica_spec(runner.replica_id, self.spec, runner.rank, runner.gang)
+            runner.reconfigure(spec, self.options, self.config)
 
     def _autoscale(self) -> None:
         if self.verdict is Verdict.HALTED and not self.serving:
@@ -258,17 +281,37 @@ class DeploymentManager:
         spec = self._spec_of(version)
         assert spec is not None, "only the wanted version and the fallback are ever started"
         options = options_of(spec)
-        for rank in self._free_ranks(count):
-            replica_id = f"{self.key}#{self._services.short_ids.new()}"
-            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", spec, options):
+        ranks, size = self._free_ranks(count), gang_size_of(spec)
+        for first in range(0, count, size):
+            ids = [f"{self.key}#{self._services.short_ids.new()}" for _ in range(size)]
+            places = gangs.new_gang(ids) if options.gang_scheduling_config is not None else [None]
+            if not self._allocate_all(dict(zip(ids, places, strict=True)), spec, options):
                 return
-            runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank)
-            self.runners[replica_id] = runner
-            process = process_of(replica_id, spec, options, self.application.runtime_env, self._services.logging)
-            runner.start(process)
+            for replica_id, place, rank in zip(ids, places, ranks[first:], strict=False):
+                self._start_one(replica_id, place, rank, spec, options)
 
-    def _allocate(self, process: str, spec: DeploymentSpec, options: DeploymentOptions) -> bool:
-        request = resources_of(spec, options, self.application.runtime_env)
+    def _start_one(
+        self, replica_id: str, place: GangPlace | None, rank: int, spec: DeploymentSpec, options: DeploymentOptions
+    ) -> None:
+        runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank, gang=place)
+        self.runners[replica_id] = runner
+        environment, logs = self.application.runtime_env, self._services.logging
+        runner.start(process_of(replica_id, spec, options, environment, logs, place))
+
+    def _allocate_all(
+        self, places: dict[str, GangPlace | None], spec: DeploymentSpec, options: DeploymentOptions
+    ) -> bool:
+        """Set aside what all these replicas need, or nothing."""
+        for replica_id, place in places.items():
+            request = resources_of(spec, options, self.application.runtime_env, place)
+            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", request, spec):
+                for each in places:
+                    self._services.engine.release(f"{PROCESS_PREFIX}{each}")
+                    self._services.short_ids.free(each)
+                return False
+        return True
+
+    def _allocate(self, process: str, request: ResourceRequest, spec: DeploymentSpec) -> bool:
         granted = self._services.engine.allocate(process, request)
         if not isinstance(granted, Refusal):
             if granted.warning is not None:
@@ -295,7 +338,7 @@ class DeploymentManager:
                 return spec
         return None
 
-    def _replica_spec(self, replica_id: str, spec: DeploymentSpec, rank: int) -> ReplicaSpec:
+    def _replica_spec(self, replica_id: str, spec: DeploymentSpec, rank: int, gang: GangPlace | None) -> ReplicaSpec:
         return ReplicaSpec(
             replica_id=replica_id,
             deployment=spec,
@@ -305,6 +348,7 @@ class DeploymentManager:
             root_path=self._services.root_path,
             max_body_bytes=self._services.max_body_bytes,
             runtime_env=self.application.runtime_env,
+            gang=gang,
         )
 
     def _free_ranks(self, count: int) -> list[int]:
@@ -317,7 +361,8 @@ class DeploymentManager:
             return
         ranks = closed({r.replica_id: r.rank for r in self.runners.values() if r.replica.active})
         for replica_id, rank in ranks.items():
-            self.runners[replica_id].take_rank(self._replica_spec(replica_id, self.spec, rank))
+            runner = self.runners[replica_id]
+            runner.take_rank(self._replica_spec(replica_id, self.spec, rank, runner.gang))
 
     # Replicas.
 
@@ -329,10 +374,11 @@ class DeploymentManager:
         config: str,
         version: str = "",
         rank: int = 0,
+        gang: GangPlace | None = None,
     ) -> ReplicaRunner:
         return ReplicaRunner(
             replica_id=replica_id,
-            spec=self._replica_spec(replica_id, spec, rank) if spec is not None else None,
+            spec=self._replica_spec(replica_id, spec, rank, gang) if spec is not None else None,
             options=options,
             version=spec.version if spec is not None else version,
             config=config,
@@ -351,7 +397,9 @@ class DeploymentManager:
         spec = self._spec_of(version)
         # What it was last told is not known for certain; being told again costs nothing.
         [rank] = self._free_ranks(1)
-        runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank)
+        gang = gang_place_of(info)
+        runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank, gang=gang)
+        runner.gang = gang
         self.runners[replica_id] = runner
         await runner.adopt(info)
         if runner.spec is not None:
@@ -368,7 +416,10 @@ class DeploymentManager:
         after = runner.replica
         if after.phase is Phase.FAILED and before.phase is not Phase.FAILED:
             self._failed(runner)
-        if after.phase is Phase.RUNNING and before.phase is not Phase.RUNNING and runner.version == self.spec.version:
+        # One replica that comes up again and again says nothing of a gang in which another never does.
+        whole = runner.gang is None or gangs.is_whole(runner.gang, self._phases())
+        came_up = after.phase is Phase.RUNNING and before.phase is not Phase.RUNNING
+        if came_up and whole and runner.version == self.spec.version:
             self._history = after_running(self._history)
         if after.process_gone:
             self.runners.pop(runner.replica_id, None)
@@ -385,11 +436,14 @@ class DeploymentManager:
     def _failed(self, runner: ReplicaRunner) -> None:
         cause, reason, now = runner.replica.cause, runner.replica.reason, self._loop.time()
         assert cause is not None
-        ran_s = None if runner.running_since is None else now - runner.running_since
+        if runner.gang is not None and not gangs.is_first_loss(runner.gang, runner.replica_id, self._phases()):
+            logger.debug("replica %s of a broken gang died too: %s", runner.replica_id, reason)
+            return
+        ran_s = self._ran_s(runner, now)
         if runner.version != self.spec.version and ran_s is None:
             cause, ran_s = Cause.CRASH, 0.0  # a fallback that does not start again is no fault of the wanted version
         self._history = after_failure(self._history, cause, ran_s, reason, now)
-        wait_s = backoff_s(self._history, self.num_replicas)
+        wait_s = backoff_s(self._history, self.desired().num_units)
         again = f"another starts in {wait_s:.1f} s" if wait_s else "another starts now"
         if cause in (Cause.START, Cause.CONSTRUCTOR):
             told, self._told = self._told, reason
@@ -397,6 +451,13 @@ class DeploymentManager:
             logger.warning("replica %s failed to start: %s", runner.replica_id, why)
         else:
             logger.warning("replica %s died: %s; %s", runner.replica_id, reason, again)
+
+    def _ran_s(self, runner: ReplicaRunner, now: float) -> float | None:
+        """For how long a replica served, a gang as a whole; None if it never did."""
+        members = runner.gang.member_replica_ids if runner.gang is not None else [runner.replica_id]
+        since = [self.runners[member].running_since for member in members]
+        began = [moment for moment in since if moment is not None]
+        return now - max(began) if len(began) == len(members) else None
 
     def _reconfigured(self, runner: ReplicaRunner, config: str, refused: str | None) -> None:
         if refused is not None and config == self.config:
@@ -448,7 +509,7 @@ class DeploymentManager:
             unavailable = f"deployment '{self.name}' of application '{self.app}' is being deleted"
         elif self.verdict is Verdict.HALTED and not self.serving:
             unavailable = f"deployment '{self.name}' of application '{self.app}' failed: {self.status().message}"
-        return deployment_view.targets(self.spec, self.options, self.runners.values(), unavailable)
+        return deployment_view.targets(self.spec, self.options, self._serving(), unavailable)
 
     def status(self) -> DeploymentStatus:
         desired, now = self.desired(), self._loop.time()

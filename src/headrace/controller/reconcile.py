@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.controller.autoscaling.decision import whole_units
 from headrace.controller.history import History, backoff_s
 from headrace.controller.replica_machine import Phase
 
@@ -66,11 +67,6 @@ class Desired(msgspec.Struct, frozen=True):
     @property
     def failure_limit(self) -> int:
         return max(1, min(self.max_constructor_retry_count, RETRIES_PER_REPLICA * max(1, self.num_units)))
-
-
-def whole_units(replicas: int, unit: int) -> int:
-    """As many replicas, rounded up to whole units of so many."""
-    return -(-replicas // unit) * unit
 
 
 class Observed(msgspec.Struct, frozen=True):

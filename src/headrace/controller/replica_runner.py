@@ -73,6 +73,7 @@ class ReplicaRunner:
 
     Attributes:
         waiting_for: what the engine says that its start waits for; None if it does not wait.
+        gang: its place in its gang; None if it is in none.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ReplicaRunner:
         self.waiting_for: str | None = None
         self.replica = Replica()
         self.rank = spec.rank if spec is not None else 0
+        self.gang = spec.gang if spec is not None else None
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
         self.started_at_unix = time.time()
@@ -116,6 +118,7 @@ class ReplicaRunner:
         self._client: RpcClient | None = None
         self._times = ReplicaTimes(counts, replica_id, self.started_at)
         self._start_in_flight = False
+        self._drain_within_s: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._doings: dict[Action, Callable[[], Coroutine[Any, Any, None]]] = {
             Action.CONNECT: self._connect,
@@ -154,7 +157,13 @@ class ReplicaRunner:
         if state.error is not None:
             self.feed(rm.InitializeFailed(state.error))
 
-    def stop(self) -> None:
+    def stop(self, within_s: float | None = None) -> None:
+        """End it, when it has answered what it works on.
+
+        Args:
+            within_s: how long that may take, if less than its options say.
+        """
+        self._drain_within_s = within_s
         self.feed(rm.StopWanted())
 
     def reconfigure(self, spec: ReplicaSpec, options: DeploymentOptions, config: str) -> None:
@@ -399,6 +408,8 @@ class ReplicaRunner:
 
     async def _drain(self) -> None:
         timeout_s = self.options.graceful_shutdown_timeout_s
+        if self._drain_within_s is not None:
+            timeout_s = min(timeout_s, self._drain_within_s)
         request = DrainRequest(wait_loop_s=self.options.graceful_shutdown_wait_loop_s, timeout_s=timeout_s)
         try:
             client = await self._connected(CONNECT_FOR_S)

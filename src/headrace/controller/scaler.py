@@ -15,13 +15,13 @@ from headrace.config.spec import ApplicationSpec, AutoscalingStatus, DeploymentS
 from headrace.controller.autoscaling.asker import Asker
 from headrace.controller.autoscaling.autoscaler import RECONNECT_S, Autoscaler
 from headrace.controller.autoscaling.capacity import Capacity
-from headrace.controller.autoscaling.decision import at_capacity
+from headrace.controller.autoscaling.decision import at_capacity, whole_units
 from headrace.controller.autoscaling.metric_windows import MetricWindows
 from headrace.controller.autoscaling.policy_facts import facts_of
 from headrace.controller.replica_machine import Phase
 from headrace.controller.replica_runner import ReplicaRunner
 from headrace.controller.services import Services
-from headrace.controller.spec_reading import keeps_target
+from headrace.controller.spec_reading import gang_size_of, keeps_target
 
 logger = logging.getLogger("headrace.controller")
 
@@ -68,20 +68,26 @@ class Scaler:
 
     def _resumed(self, config: AutoscalingConfig, target: int | None) -> Autoscaler:
         if target is None:
-            autoscaler = Autoscaler(config, self._at_capacity(self._options.initial_num_replicas))
+            autoscaler = Autoscaler(config, self._at_capacity(self._options.initial_num_replicas), unit=self._unit)
         else:
-            autoscaler = Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S)
+            autoscaler = Autoscaler(config, target, hold_until=self._loop.time() + RECONNECT_S, unit=self._unit)
         autoscaler.capacity = self._capacity
         return autoscaler
 
     @property
     def num_replicas(self) -> int:
-        """How many replicas are wanted."""
+        """How many replicas are wanted; whole gangs, if there are gangs."""
         if self._autoscaler is not None:
-            return self._autoscaler.target
-        if self._set_from_outside is not None:
-            return self._set_from_outside
-        return self._at_capacity(self._options.initial_num_replicas)
+            wanted = self._autoscaler.target
+        elif self._set_from_outside is not None:
+            wanted = self._set_from_outside
+        else:
+            wanted = self._at_capacity(self._options.initial_num_replicas)
+        return whole_units(wanted, self._unit)
+
+    @property
+    def _unit(self) -> int:
+        return gang_size_of(self._spec)
 
     def _capacity_that_holds(self) -> Capacity:
         # The instance's is that of what came from configs. What a driver deployed has none, as in Ray Serve.
@@ -112,10 +118,11 @@ class Scaler:
             return
         if self._autoscaler is None:
             first = had if config.initial_replicas is None else self._at_capacity(config.initial_replicas)
-            self._autoscaler = Autoscaler(config, first)
+            self._autoscaler = Autoscaler(config, first, unit=self._unit)
             self._autoscaler.capacity = self._capacity
         else:
             self._autoscaler.configure(config)
+            self._autoscaler.unit = self._unit
         self._policy = self._services.policies.join(self, spec, application)
 
     def set_from_outside(self, num_replicas: int) -> bool:

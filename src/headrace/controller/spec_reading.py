@@ -6,11 +6,13 @@ import hashlib
 import json
 from typing import Any
 
+import msgspec
+
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.ray_actor_options import RuntimeEnv
-from headrace.config.spec import ApplicationSpec, DeploymentSpec
-from headrace.engine.process import ProcessSpec
-from headrace.engine.resources import ResourceRequest
+from headrace.config.spec import ApplicationSpec, DeploymentSpec, GangPlace
+from headrace.engine.process import ProcessInfo, ProcessSpec
+from headrace.engine.resources import Gang, ResourceRequest
 
 PROCESS_PREFIX = "replica:"
 """The engine's name of a replica's process is this and the replica's id."""
@@ -55,9 +57,20 @@ def keeps_target(
     return from_outside and old.options.get("num_replicas") == new.options.get("num_replicas")
 
 
-def resources_of(spec: DeploymentSpec, options: DeploymentOptions, runtime_env: dict[str, Any]) -> ResourceRequest:
-    """What one replica needs; `runtime_env` is the application's."""
-    actor = options.ray_actor_options
+def gang_size_of(spec: DeploymentSpec) -> int:
+    """How many replicas make a gang; 1 where there are no gangs."""
+    gang = spec.options.get("gang_scheduling_config") or {}
+    return int(gang.get("gang_size") or 1)
+
+
+def resources_of(
+    spec: DeploymentSpec, options: DeploymentOptions, runtime_env: dict[str, Any], place: GangPlace | None = None
+) -> ResourceRequest:
+    """What one replica needs; `runtime_env` is the application's, `place` that in its gang."""
+    actor, gang = options.ray_actor_options, None
+    if place is not None and options.gang_scheduling_config is not None:
+        strategy = options.gang_scheduling_config.gang_placement_strategy.value
+        gang = Gang(id=place.gang_id, size=place.world_size, index=place.rank, strategy=strategy)
     bundles = options.placement_group_bundles or []
     selectors = options.placement_group_bundle_label_selector or []
     return ResourceRequest(
@@ -74,6 +87,7 @@ def resources_of(spec: DeploymentSpec, options: DeploymentOptions, runtime_env: 
         strategy=options.placement_group_strategy,
         max_per_node=options.max_replicas_per_node,
         group=f"{spec.app}#{spec.name}" if options.max_replicas_per_node is not None else "",
+        gang=gang,
     )
 
 
@@ -83,9 +97,10 @@ def process_of(
     options: DeploymentOptions,
     runtime_env: dict[str, Any],
     logging: dict[str, Any],
+    gang: GangPlace | None = None,
 ) -> ProcessSpec:
     """The process of a replica. `runtime_env` is the application's, `logging` the instance's; the deployment's own win
-    over them."""
+    over them. `gang`: its place in its gang, which a new controller has to know before the replica answers."""
     environment = environment_of(options, runtime_env)
     return ProcessSpec(
         name=f"{PROCESS_PREFIX}{replica_id}",
@@ -98,10 +113,16 @@ def process_of(
             "deployment": spec.name,
             "version": spec.version,
             "logging": logging,
+            "gang": msgspec.to_builtins(gang),
         },
         env=environment.env_vars,
-        cwd=environment.working_dir,
+        cwd=environment.folder,
     )
+
+
+def gang_place_of(process: ProcessInfo) -> GangPlace | None:
+    """The place of a running replica in its gang; None if it is in none."""
+    return msgspec.convert(process.args.get("gang"), GangPlace | None)
 
 
 def environment_of(options: DeploymentOptions | None, runtime_env: dict[str, Any]) -> RuntimeEnv:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+import msgspec
 
 from headrace.config.spec import (
     DrainRequest,
@@ -35,6 +36,7 @@ from headrace.router.ingress_app import ingress_app_of
 from headrace.router.loaded_models import loaded_model_ids, unload_all
 from headrace.router.replica_context import (
     DeploymentID,
+    GangContext,
     ReplicaContext,
     ReplicaID,
     ReplicaRank,
@@ -133,6 +135,7 @@ class Lifecycle:
             ReplicaID(self.replica_id, DeploymentID(self._deployment, self._app)),
             rank=ReplicaRank(spec.rank, local_rank=spec.rank),
             world_size=spec.world_size,
+            gang_context=GangContext(**msgspec.structs.asdict(spec.gang)) if spec.gang is not None else None,
             _end=self._on_failure,
         )
         self._context = context

@@ -23,6 +23,25 @@ class ReplicaRank:
     local_rank: int = 0
 
 
+@dataclass(frozen=True)
+class GangContext:
+    """A replica's gang: the replicas that start and end together, and its place among them.
+
+    Attributes:
+        gang_id: unique among the gangs of the instance, over time too: a gang that replaces another has another one.
+        rank: its place, from 0. It does not change.
+        world_size: how many replicas the gang has.
+        member_replica_ids: these, by rank, as `ReplicaContext.replica_id.unique_id` has them.
+        pg_name: empty; Ray's placement group of the gang is `ray.util.get_current_placement_group()`.
+    """
+
+    gang_id: str
+    rank: int
+    world_size: int
+    member_replica_ids: list[str]
+    pg_name: str = ""
+
+
 @dataclass
 class ReplicaContext:
     """What a replica may know of itself.
@@ -34,6 +53,7 @@ class ReplicaContext:
         world_size: how many replicas the deployment had when this one was last told of its rank.
         progress: how far a constructor that takes long is, for people: "loading weights 40%". To be set by user code;
             the deployment's status message shows it.
+        gang_context: its gang; None where the deployment has no `gang_scheduling_config`.
     """
 
     replica_id: ReplicaID
@@ -41,6 +61,7 @@ class ReplicaContext:
     rank: ReplicaRank = ReplicaRank()
     world_size: int = 1
     progress: str = ""
+    gang_context: GangContext | None = None
     _end: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
 
     def fail(self, reason: str) -> None:

@@ -36,6 +36,7 @@ class Autoscaler:
         config: bounds and pace.
         target: how many replicas are wanted to begin with.
         hold_until: when scaling down may begin, on the clock that `decide` is told of.
+        unit: replicas come and go so many at a time: the size of a gang.
 
     Attributes:
         target: how many replicas are wanted.
@@ -45,8 +46,9 @@ class Autoscaler:
         needed: how many replicas the load or the policy asked for when it was last decided, before bounds and delays.
     """
 
-    def __init__(self, config: AutoscalingConfig, target: int, hold_until: float = 0.0) -> None:
+    def __init__(self, config: AutoscalingConfig, target: int, hold_until: float = 0.0, unit: int = 1) -> None:
         self.config = config
+        self.unit = unit
         self.target = target
         self.look_again_at: float | None = None
         self.bounds = (config.min_replicas, config.max_replicas)
@@ -120,6 +122,7 @@ class Autoscaler:
             scheduled_by=scheduled.reason,
             target_capacity=self.capacity.percent,
             capacity_grows=self.capacity.grows,
+            unit=self.unit,
         )
         self._answered = {}
         if opinion is not None:

@@ -56,6 +56,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         scheduled_min: minimum that a schedule sets for this moment. `scheduled_by`: which entry does.
         target_capacity: percentage of `min_replicas` and `max_replicas` that holds at present; None for all.
         capacity_grows: that percentage was raised last; `initial_replicas` is the minimum then.
+        unit: replicas come and go so many at a time: the size of a gang. What is needed is rounded up to whole gangs.
     """
 
     now: float
@@ -71,6 +72,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_by: str = ""
     target_capacity: float | None = None
     capacity_grows: bool = False
+    unit: int = 1
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -103,9 +105,9 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
        HorizontalPodAutoscaler has it: acting on the last moment's load would swing with its noise.
        The first request at zero replicas gets one at once, and so does a policy that asks for more than nothing.
     """
-    now = observation.now
+    now, unit = observation.now, observation.unit
     lowest, highest = bounds(config, observation)
-    target = min(max(observation.target, lowest), highest)
+    target = min(max(whole_units(observation.target, unit), lowest), highest)
     state, seen = _observed(config, state, observation)
     if target != observation.target:
         settled = replace(state, direction=0)
@@ -115,17 +117,17 @@ def decide(config: AutoscalingConfig, state: AutoscalingState, observation: Obse
     if target == 0 and awake and highest > 0:
         load = LoadWindow().observed(now, observation.total_ongoing, config.look_back_period_s)
         woken = AutoscalingState(load=load, signals=state.signals)
-        return Decision(1, "a request came while there was no replica", woken, now)
+        return Decision(unit, "a request came while there was no replica", woken, now)
     need = _need(config, state, seen, observation)
     step = _scaled(config, need.replicas, observation.running, target)
     if awake:
         step = max(1, step)  # whatever the aggregate says, nobody is left waiting
-    step = min(max(step, lowest), highest)
-    if step < target and target > 1:
-        step = max(1, step)  # the last replica goes by itself, with a delay of its own
+    step = min(max(whole_units(step, unit), lowest), highest)
+    if step < target and target > unit:
+        step = max(unit, step)  # the last replica goes by itself, with a delay of its own
     if observation.wanted is not None and target == 0 and step > 0:
         return Decision(step, need.reason, replace(state, direction=0), now, need.replicas)
-    return replace(_delayed(config, state, now, target, step, need.reason), needed=need.replicas)
+    return replace(_delayed(config, state, now, target, step, need.reason, unit), needed=need.replicas)
 
 
 def bounds(config: AutoscalingConfig, observation: Observation) -> tuple[int, int]:
@@ -135,7 +137,15 @@ def bounds(config: AutoscalingConfig, observation: Observation) -> tuple[int, in
         lowest = config.initial_replicas
     highest = at_capacity(config.max_replicas, observation.target_capacity)
     lowest = max(at_capacity(lowest, observation.target_capacity), min(observation.scheduled_min, highest))
-    return lowest, highest
+    # Of bounds that are no whole gangs, such as defaults, the gangs between them are meant; one where there is none.
+    lowest = whole_units(lowest, observation.unit)
+    highest = max(highest // observation.unit * observation.unit, min(1, highest) * observation.unit)
+    return min(lowest, highest), highest
+
+
+def whole_units(replicas: int, unit: int) -> int:
+    """As many replicas, rounded up to whole gangs of so many."""
+    return -(-replicas // unit) * unit
 
 
 def at_capacity(replicas: int, target_capacity: float | None) -> int:
@@ -189,7 +199,13 @@ def _scaled(config: AutoscalingConfig, needed: float, running: int, target: int)
 
 
 def _delayed(
-    config: AutoscalingConfig, state: AutoscalingState, now: float, target: int, step: int, reason: str
+    config: AutoscalingConfig,
+    state: AutoscalingState,
+    now: float,
+    target: int,
+    step: int,
+    reason: str,
+    unit: int,
 ) -> Decision:
     direction = (step > target) - (step < target)
     if direction == 0:
@@ -200,7 +216,7 @@ def _delayed(
     # What was asked for at one moment of the delay may be noise; what was asked for throughout is not.
     step = min(state.gentlest, step) if direction > 0 else max(state.gentlest, step)
     state = replace(state, gentlest=step)
-    delay_s, name = _delay(config, direction, target)
+    delay_s, name = _delay(config, direction, last=target == unit)
     due = state.since + delay_s
     if now + _CLOCK_ROUNDING_S >= due:
         state = replace(state, direction=0)
@@ -212,10 +228,10 @@ def _delayed(
     return Decision(target, waiting, state, due if moves_at is None else min(due, moves_at))
 
 
-def _delay(config: AutoscalingConfig, direction: int, target: int) -> tuple[float, str]:
+def _delay(config: AutoscalingConfig, direction: int, last: bool) -> tuple[float, str]:
     if direction > 0:
         return config.upscale_delay_s, "upscale_delay_s"
-    if target == 1 and config.downscale_to_zero_delay_s is not None:
+    if last and config.downscale_to_zero_delay_s is not None:
         return config.downscale_to_zero_delay_s, "downscale_to_zero_delay_s"
     return config.downscale_delay_s, "downscale_delay_s"
 
