@@ -182,6 +182,20 @@ async def test_a_rejected_caller_hears_when_there_is_room(serve: Serve) -> None:
     assert await second.call("__call__", 3).value() == 3
 
 
+async def test_a_large_argument_is_not_sent_to_its_end_where_there_is_no_room(serve: Serve) -> None:
+    replica = await serve(Model, max_ongoing_requests=1)
+    first, second = await replica.caller(), await replica.caller()
+    running = first.call("__call__", 1)
+    await until(lambda: replica.instance.running == 1)
+    rejected = second.call("__call__", bytes(50_000_000))
+    assert await rejected.ended == "reject"
+    assert not second.connection._bulk and rejected.events[-1][1][:4] == bytes([1, 0, 0, 0])
+    replica.instance.gate.set()
+    await running.value()
+    await until(lambda: second.capacity == 1)
+    assert len(await second.call("__call__", bytes(50_000_000)).value()) == 50_000_000
+
+
 async def test_room_is_announced_to_the_next_where_the_first_has_gone_or_does_not_use_it(serve: Serve) -> None:
     replica = await serve(Model, max_ongoing_requests=1)
     first = await replica.caller()

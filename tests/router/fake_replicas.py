@@ -57,7 +57,7 @@ class FakeConnection:
     def send(self, kind: int, flags: int, call_id: int, header: bytes = b"", payload: bytes = b"") -> None:
         assert kind == frames.CANCEL
 
-    def forget_bulk(self, call_id: int) -> None: ...
+    def forget(self, call_id: int) -> None: ...
 
     def close(self) -> None:
         self.closed = True

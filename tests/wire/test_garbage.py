@@ -40,7 +40,7 @@ BAD_FRAMES = {
     "a response from a caller": HEAD.pack(1, 1, 0, frames.RESPONSE, 0) + b"x",
     "credit that is no number": HEAD.pack(1, 1, 0, frames.CREDIT, 0) + b"x",
     "a release that is no list": HEAD.pack(1, 0, 0, frames.RELEASE, 0) + b"\xc1",
-    "a part that nothing describes": HEAD.pack(4, 9, 0, frames.PART, 0) + b"text",
+    "a first part that describes nothing": HEAD.pack(4, 9, 4, frames.PART, 0) + b"text",
     "a whole that is too large": HEAD.pack(14, 9, 14, frames.PART, 0)
     + frames.PART_HEADER.pack(frames.MAX_ASSEMBLED + 1, 0, frames.REQUEST, 0),
     "parts that are more than their whole": HEAD.pack(18, 9, 14, frames.PART, 0)

@@ -122,3 +122,71 @@ async def test_a_cancelled_large_argument_that_is_under_way_harms_nobody(folder:
         assert await small.ended == "response"
         await until(lambda: not both.callee._assemblies and not both.callee.calls)
         assert not large.ended.done()
+
+
+async def test_a_cancelled_large_argument_stops_where_it_is(folder: Path) -> None:
+    service = Requests()
+    async with connected(folder, service) as both:
+        for _ in range(20):  # each leaves the room on the connection as it was
+            large = both.call(b"large", bytes(LARGE))
+            await until(lambda: both.callee._assemblies)
+            large.abandon()
+            assert not both.caller._bulk
+        small = both.call(b"small")
+        call = await service.next()
+        assert call.header == b"small" and not both.callee._assemblies
+        call.respond(0, b"", b"")
+        assert await small.ended == "response"
+        whole = both.call(b"whole", bytes(LARGE // 4))
+        call = await service.next()
+        assert len(call.payload) == LARGE // 4
+        call.respond(0, b"", b"")
+        assert await whole.ended == "response"
+
+
+async def test_a_cancelled_large_answer_stops_where_it_is(folder: Path) -> None:
+    service = Requests(lambda call: call.respond(0, b"", bytes(LARGE) if call.header == b"large" else b""))
+    async with connected(folder, service) as both:
+        for _ in range(20):
+            large = both.call(b"large")
+            await until(lambda: both.caller._assemblies)
+            large.abandon()
+            assert not both.caller._assemblies
+        assert await both.call(b"small").ended == "response"
+        # It was answered already, so that nothing is left to cancel: what still comes is let go as it comes.
+        await until(lambda: not both.callee._bulk)
+        assert not both.caller._assemblies
+        whole = both.call(b"large")
+        assert await whole.ended == "response" and whole.received == LARGE
+
+
+async def test_a_large_argument_for_which_there_is_no_room_is_not_sent_to_its_end(folder: Path) -> None:
+    class Full(Requests):
+        room = 0
+
+        def turned_away(self, call: ServerCall) -> bool:
+            if not self.room:
+                call.reject(b"full")
+            return not self.room
+
+    service = Full(lambda call: call.respond(0, b"", b""))
+    async with connected(folder, service) as both:
+        for _ in range(20):
+            call = both.call(b"large", bytes(LARGE))
+            assert await call.ended == "reject"
+            assert not both.caller._bulk and not both.callee._assemblies
+        service.room = 1
+        assert await both.call(b"large", bytes(LARGE)).ended == "response"
+        assert len(service.calls) == 1
+
+
+async def test_one_who_takes_nothing_gets_no_more_than_the_window(folder: Path) -> None:
+    service = Requests(lambda call: call.respond(0, b"", b""))
+    async with connected(folder, service) as both:
+        await both.call().ended
+        both.callee.transport.pause_reading()
+        large = both.call(b"", bytes(LARGE))
+        await asyncio.sleep(0.1)
+        assert frames.PART_WINDOW - both.caller._part_window <= frames.PART_WINDOW + frames.PART_BYTES
+        both.callee.transport.resume_reading()
+        assert await large.ended == "response"

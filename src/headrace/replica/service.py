@@ -97,6 +97,13 @@ class ReplicaService:
         else:
             self._start(call)
 
+    def turned_away(self, call: ServerCall) -> bool:
+        """Reject a large request of which only the beginning is here, where there is no room for it."""
+        if call.flags & frames.CONTROL or (self.ongoing < self.max_ongoing and self.open):
+            return False
+        self._reject(call)
+        return True
+
     def never_ran(self, call: ServerCall) -> None:
         if not call.flags & frames.CONTROL:
             self.released(call, CANCELLED)

@@ -26,7 +26,12 @@ _NO_WINDOW = -(1 << 62)
 
 
 class Service(Protocol):
-    """What answers calls. `request` is called once per call, on the event loop, and must not block."""
+    """What answers calls. `request` is called once per call, on the event loop, and must not block.
+
+    It may have a method `turned_away(call) -> bool` too, which is asked when the first part of a large request has
+    come: it rejects the call and returns True where there is no room, so that the rest need not be sent. `call` has
+    neither header nor payload then.
+    """
 
     def request(self, call: ServerCall) -> None: ...
 
@@ -242,6 +247,7 @@ class CalleeConnection(Connection):
         self.on_lost: Callable[[], None] | None = None
         self._secret = secret
         self.service = service
+        self._turned_away: Callable[[ServerCall], bool] | None = getattr(service, "turned_away", None)
         self._connections = connections
         self._nonce = auth.nonce()
         self._deadline: asyncio.TimerHandle | None = None
@@ -286,6 +292,8 @@ class CalleeConnection(Connection):
             return
         known = self.calls.get(call_id)
         if known is None:
+            if kind == frames.CANCEL:
+                self.forget(call_id)  # before all of a large request was here
             return  # answered already
         if kind == frames.CHUNK:
             known._chunk_received(bytes(payload))
@@ -295,10 +303,21 @@ class CalleeConnection(Connection):
             known._end_received()
         elif kind == frames.CANCEL:
             del self.calls[call_id]
-            self.forget_bulk(call_id)
+            self.forget(call_id)
             known._cancel()
         else:
             raise ProtocolViolation(f"frame of kind {kind} from a caller")
+
+    def wanted(self, kind: int, call_id: int, flags: int) -> bool:
+        if kind != frames.REQUEST:
+            return call_id in self.calls
+        if self._turned_away is None:
+            return True
+        call = self.calls[call_id] = ServerCall(self, call_id, flags, b"", b"")
+        if self._turned_away(call):
+            return False
+        del self.calls[call_id]
+        return True
 
     def lost(self, error: ConnectionLost) -> None:
         self._connections.discard(self)

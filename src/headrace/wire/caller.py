@@ -68,7 +68,7 @@ class Call:
         if connection is not None:
             self.connection = None
             if connection.calls.pop(self.id, None) is not None:
-                connection.forget_bulk(self.id)
+                connection.forget(self.id)
                 connection.send(frames.CANCEL, 0, self.id)
 
 
@@ -171,9 +171,13 @@ class CallerConnection(Connection):
             elif kind == frames.ERROR:
                 call.on_error(flags, header, payload)
             elif kind == frames.REJECT:
+                self.forget(call_id)  # where it comes before all of a large request has left
                 call.on_reject(header)
             else:
                 raise ProtocolViolation(f"frame of kind {kind} from a callee")
+
+    def wanted(self, kind: int, call_id: int, flags: int) -> bool:
+        return call_id in self.calls
 
     def lost(self, error: ConnectionLost) -> None:
         if not self.ready.done():

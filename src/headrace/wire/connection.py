@@ -19,9 +19,10 @@ from types import GeneratorType
 import msgspec
 
 from headrace.wire import frames, tcp
-from headrace.wire.codec import ALIGN, Buffers
+from headrace.wire.codec import Buffers
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
-from headrace.wire.frames import HEAD, HEAD_BYTES, MAX_FRAME
+from headrace.wire.frames import CREDIT_BODY, HEAD, HEAD_BYTES, MAX_FRAME
+from headrace.wire.parts import Assembly, in_parts
 from headrace.wire.shm import MIN_PAYLOAD, Segment, SegmentPool, map_segment
 
 logger = logging.getLogger("headrace.wire")
@@ -40,20 +41,6 @@ class SharedMemory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pool = SegmentPool(folder)
-
-
-class _Assembly:
-    """A frame that arrives in parts. Its header lies so that the payload, and the arrays in it, are aligned."""
-
-    __slots__ = ("buffer", "flags", "header_len", "kind", "payload_start", "position")
-
-    def __init__(self, total: int, header_len: int, kind: int, flags: int) -> None:
-        self.position = -header_len % ALIGN
-        self.payload_start = self.position + header_len
-        self.buffer = bytearray(self.position + total)
-        self.header_len = header_len
-        self.kind = kind
-        self.flags = flags
 
 
 class Connection(asyncio.Protocol):
@@ -79,9 +66,13 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._drained: asyncio.Event = asyncio.Event()
         self._drained.set()
-        self._bulk: dict[int, deque[Iterator[bytes]]] = {}
+        self._bulk: dict[int, deque[Iterator[list[bytes | memoryview]]]] = {}
         self._turns: deque[int] = deque()
-        self._assemblies: dict[int, _Assembly] = {}
+        self._assemblies: dict[int, Assembly] = {}
+        self._part_call = 0
+        self._part_left = 0
+        self._part_taken = 0
+        self._part_window = frames.PART_WINDOW
         self._lent: dict[int, Segment] = {}
         self._released: deque[int] = deque()
         self._releasing = False
@@ -93,6 +84,10 @@ class Connection(asyncio.Protocol):
 
     def frame_received(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes | memoryview) -> None:
         raise ProtocolViolation(f"unexpected frame of kind {kind}")
+
+    def wanted(self, kind: int, call_id: int, flags: int) -> bool:
+        """Whether a frame that comes in parts is to be taken; asked at the first of them."""
+        return True
 
     def handshake_received(self, data: bytes) -> int:
         """Take handshake bytes; return how many were used (0: more are needed)."""
@@ -147,16 +142,18 @@ class Connection(asyncio.Protocol):
             queue = self._bulk[call_id] = deque()
             self._turns.append(call_id)
         if total <= frames.PART_BYTES:
-            whole = b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload))
+            whole: list[bytes | memoryview] = [
+                b"".join((_pack(total, call_id, len(header), kind, flags), header, *payload))
+            ]
             queue.append(iter((whole,)))
         else:
-            queue.append(_in_parts(kind, flags, call_id, header, payload, total))
+            queue.append(in_parts(kind, flags, call_id, header, payload, total))
         self._write_bulk()
 
     def _write_bulk(self) -> None:
         self._flush()  # what a call has sent before its large frame stays before it
         turns, bulk = self._turns, self._bulk
-        while turns and not self._paused and not self.closed:
+        while turns and self._part_window > 0 and not self._paused and not self.closed:
             call_id = turns.popleft()
             queue = bulk[call_id]
             part = next(queue[0], None)
@@ -166,17 +163,20 @@ class Connection(asyncio.Protocol):
                     del bulk[call_id]
                     continue
             else:
-                self.transport.write(part)
+                if len(part) > 1:
+                    self._part_window -= len(part[1])
+                self.transport.writelines(part)
             turns.append(call_id)
         if self._closing and not turns:
             self.transport.close()
 
-    def forget_bulk(self, call_id: int) -> None:
-        """Drop a cancelled call's large frames that have not begun to leave. One in parts that has begun goes on: the
-        peer has room for it already. Small ones leave too: they may lend a segment, which the peer has to give back."""
+    def forget(self, call_id: int) -> None:
+        """Drop a cancelled call's large frames, those of which parts have left or arrived too: the peer is told, or has
+        told, that nobody waits for them. Small ones still leave: they may lend a segment, which it has to give back."""
+        self._assemblies.pop(call_id, None)
         queue = self._bulk.get(call_id)
         if queue is not None:
-            kept = [frame for frame in queue if not isinstance(frame, GeneratorType) or frame.gi_suspended]
+            kept = [frame for frame in queue if not isinstance(frame, GeneratorType)]
             queue.clear()
             queue.extend(kept)
             if not kept:
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _parse(self, data: bytes) -> None:
-        position = 0
+        position = self._take_part(data, 0) if self._part_left else 0
         size = len(data)
         while size - position >= HEAD_BYTES:
             length, call_id, header_len, kind, flags = _unpack(data, position)
@@ -249,10 +249,15 @@ class Connection(asyncio.Protocol):
                 raise ProtocolViolation("bytes that are no frame")
             start = position + HEAD_BYTES
             end = start + length
+            middle = start + header_len
+            if kind == frames.PART and middle <= size:
+                # Each piece goes where it belongs as it comes, so that large frames are copied once.
+                self._part_begins(call_id, data[start:middle], length - header_len)
+                position = self._take_part(data, middle)
+                continue
             if end > size:
                 break
             position = end
-            middle = start + header_len
             if flags & frames.SHARED or kind >= frames.PART:
                 self._special(kind, flags, call_id, data[start:middle], data[middle:end])
             else:
@@ -261,13 +266,15 @@ class Connection(asyncio.Protocol):
             self._pending = data[position:] if position else data
 
     def _special(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes) -> None:
-        if kind == frames.PART:
-            self._part_received(call_id, header, payload)
-        elif kind == frames.RELEASE:
+        if kind == frames.RELEASE:
             for segment_id in _release_decode(payload):
                 segment = self._lent.pop(segment_id, None)
                 if segment is not None and self.shared is not None:
                     self.shared.pool.give_back(segment)
+        elif kind == frames.PART_CREDIT:
+            self._part_window += CREDIT_BODY.unpack(payload)[0]
+            if self._turns:
+                self._write_bulk()
         elif kind == frames.PING:
             self.send(frames.PONG, 0, 0)
         elif flags & frames.SHARED and kind < frames.PART:
@@ -307,27 +314,33 @@ class Connection(asyncio.Protocol):
         if ids:
             self.send(frames.RELEASE, 0, 0, b"", msgspec.msgpack.encode(ids))
 
-    def _part_received(self, call_id: int, header: bytes, payload: bytes) -> None:
+    def _part_begins(self, call_id: int, description: bytes, length: int) -> None:
+        """What comes next are `length` bytes of a frame in parts."""
+        self._part_call = call_id
+        self._part_left = length
+        if description:
+            assembly = Assembly.described(description)
+            if self.wanted(assembly.kind, call_id, assembly.flags):
+                self._assemblies[call_id] = assembly
+            else:
+                self._assemblies.pop(call_id, None)
+
+    def _take_part(self, data: bytes, position: int) -> int:
+        """Take what is there of a part from `position` on; returns where it ends."""
+        end = min(len(data), position + self._part_left)
+        taken = end - position
+        self._part_left -= taken
+        self._part_taken += taken
+        if self._part_taken >= frames.PART_WINDOW // 4:
+            self.send(frames.PART_CREDIT, 0, 0, b"", CREDIT_BODY.pack(self._part_taken))
+            self._part_taken = 0
+        call_id = self._part_call
+        # None: of a frame that nobody here waits for (any more).
         assembly = self._assemblies.get(call_id)
-        if assembly is None:
-            try:
-                total, header_len, kind, flags = frames.PART_HEADER.unpack(header)
-            except Exception as error:
-                raise ProtocolViolation("the first part of a frame has no description") from error
-            if total > frames.MAX_ASSEMBLED or header_len > total:
-                raise ProtocolViolation("a frame in parts is too large")
-            assembly = self._assemblies[call_id] = _Assembly(total, header_len, kind, flags)
-        end = assembly.position + len(payload)
-        if end > len(assembly.buffer):
-            raise ProtocolViolation("more parts than the frame has bytes")
-        assembly.buffer[assembly.position : end] = payload
-        assembly.position = end
-        if end == len(assembly.buffer):
+        if assembly is not None and assembly.add(memoryview(data)[position:end]):
             del self._assemblies[call_id]
-            view = memoryview(assembly.buffer)
-            start = assembly.payload_start
-            header = bytes(view[start - assembly.header_len : start])
-            self.frame_received(assembly.kind, assembly.flags, call_id, header, view[start:])
+            self.frame_received(assembly.kind, assembly.flags, call_id, assembly.header, assembly.payload)
+        return end
 
     # The end.
 
@@ -364,17 +377,3 @@ class Connection(asyncio.Protocol):
     def _peer(self) -> str:
         peer = self.transport.get_extra_info("peername") if self.transport is not None else None
         return str(peer) if peer else "a Unix socket"
-
-
-def _in_parts(
-    kind: int, flags: int, call_id: int, header: bytes, payload: Buffers | list[bytes], total: int
-) -> Iterator[bytes]:
-    """The PART frames of a large frame; the first describes it."""
-    description = frames.PART_HEADER.pack(total, len(header), kind, flags)
-    for buffer in (header, *payload):
-        view = memoryview(buffer)
-        for start in range(0, len(view), frames.PART_BYTES):
-            piece = view[start : start + frames.PART_BYTES]
-            head = _pack(len(description) + len(piece), call_id, len(description), frames.PART, 0)
-            yield b"".join((head, description, piece))
-            description = b""
