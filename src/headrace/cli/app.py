@@ -11,6 +11,7 @@ from headrace.cli.build import build
 from headrace.cli.config import config
 from headrace.cli.deploy import deploy
 from headrace.cli.history import history
+from headrace.cli.kubernetes import kubernetes
 from headrace.cli.llm.app import llm
 from headrace.cli.metrics import metrics
 from headrace.cli.reflow import reflow
@@ -90,6 +91,7 @@ def _options(
 
 for command in (run, start, deploy, status, history, rollback, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
+app.add_typer(kubernetes, name="kubernetes")
 app.add_typer(llm, name="llm")
 app.add_typer(metrics, name="metrics")
 app.add_typer(simulate, name="simulate")
