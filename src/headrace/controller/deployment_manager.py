@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 
 from msgspec.structs import replace
@@ -18,10 +17,11 @@ from headrace.config.spec import (
     Load,
     ReplicaSpec,
 )
-from headrace.controller import deployment_view, gangs, reconcile
+from headrace.controller import deployment_view, gangs, reconcile, running_gangs
+from headrace.controller.allocation import allocate_all
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
-from headrace.controller.ranks import closed
-from headrace.controller.reconcile import Desired, Observed, Plan, Reconfigure, Start, Stop, Verdict
+from headrace.controller.ranks import closed, free
+from headrace.controller.reconcile import Desired, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
 from headrace.controller.replica_runner import ReplicaRunner
@@ -41,7 +41,7 @@ from headrace.controller.status import Change, Facts, last_lines
 from headrace.controller.store import StoredVersion
 from headrace.controller.watch import targets_key
 from headrace.engine.process import ProcessInfo
-from headrace.engine.resources import Refusal, ResourceRequest
+from headrace.engine.resources import Refusal
 from headrace.exceptions import ConfigError
 
 logger = logging.getLogger("headrace.controller")
@@ -151,16 +151,7 @@ class DeploymentManager:
 
     @property
     def serving(self) -> int:
-        return len(self._serving())
-
-    def _serving(self) -> list[ReplicaRunner]:
-        """The replicas that take requests: of a gang, all or none."""
-        phases = self._phases()
-        published = [r for r in self.runners.values() if r.replica.published]
-        return [r for r in published if r.gang is None or gangs.is_whole(r.gang, phases)]
-
-    def _phases(self) -> dict[str, Phase]:
-        return {r.replica_id: r.replica.phase for r in self.runners.values()}
+        return len(running_gangs.serving(self.runners))
 
     @property
     def ready(self) -> bool:
@@ -203,12 +194,7 @@ class DeploymentManager:
                 runner.stop()
             return
         self._autoscale()
-        observed = [
-            Observed(r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring)
-            for r in self.runners.values()
-        ]
-        places = {r.replica_id: r.gang for r in self.runners.values() if r.gang is not None}
-        seen = gangs.see(observed, places)
+        seen = running_gangs.units(self.runners)
         for replica_id, reason in seen.broken.items():
             logger.info("ending replica %s: %s", replica_id, reason)
             self.runners[replica_id].stop(within_s=gangs.SIBLING_DRAIN_S)
@@ -281,48 +267,35 @@ class DeploymentManager:
         spec = self._spec_of(version)
         assert spec is not None, "only the wanted version and the fallback are ever started"
         options = options_of(spec)
-        ranks, size = self._free_ranks(count), gang_size_of(spec)
-        for first in range(0, count, size):
+        environment, size = self.application.runtime_env, gang_size_of(spec)
+        ranks = iter(free({r.rank for r in self.runners.values() if r.replica.active}, count))
+        for _ in range(count // size):
             ids = [f"{self.key}#{self._services.short_ids.new()}" for _ in range(size)]
-            places = gangs.new_gang(ids) if options.gang_scheduling_config is not None else [None]
-            if not self._allocate_all(dict(zip(ids, places, strict=True)), spec, options):
+            gang = gangs.new_gang(ids) if options.gang_scheduling_config is not None else [None]
+            places = dict(zip(ids, gang, strict=True))
+            requests = {
+                f"{PROCESS_PREFIX}{replica_id}": resources_of(spec, options, environment, place)
+                for replica_id, place in places.items()
+            }
+            granted = allocate_all(self._services.engine, requests)
+            if isinstance(granted, Refusal):
+                for replica_id in ids:
+                    self._services.short_ids.free(replica_id)
+                self._refused(granted, spec.version)
                 return
-            for replica_id, place, rank in zip(ids, places, ranks[first:], strict=False):
-                self._start_one(replica_id, place, rank, spec, options)
+            for warning in filter(None, (allocation.warning for allocation in granted)):
+                logger.warning("%s", warning)
+            for (replica_id, place), rank in zip(places.items(), ranks, strict=False):
+                runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank, gang=place)
+                self.runners[replica_id] = runner
+                runner.start(process_of(replica_id, spec, options, environment, self._services.logging, place))
 
-    def _start_one(
-        self, replica_id: str, place: GangPlace | None, rank: int, spec: DeploymentSpec, options: DeploymentOptions
-    ) -> None:
-        runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank, gang=place)
-        self.runners[replica_id] = runner
-        environment, logs = self.application.runtime_env, self._services.logging
-        runner.start(process_of(replica_id, spec, options, environment, logs, place))
-
-    def _allocate_all(
-        self, places: dict[str, GangPlace | None], spec: DeploymentSpec, options: DeploymentOptions
-    ) -> bool:
-        """Set aside what all these replicas need, or nothing."""
-        for replica_id, place in places.items():
-            request = resources_of(spec, options, self.application.runtime_env, place)
-            if not self._allocate(f"{PROCESS_PREFIX}{replica_id}", request, spec):
-                for each in places:
-                    self._services.engine.release(f"{PROCESS_PREFIX}{each}")
-                    self._services.short_ids.free(each)
-                return False
-        return True
-
-    def _allocate(self, process: str, request: ResourceRequest, spec: DeploymentSpec) -> bool:
-        granted = self._services.engine.allocate(process, request)
-        if not isinstance(granted, Refusal):
-            if granted.warning is not None:
-                logger.warning("%s", granted.warning)
-            return True
-        if granted.kind == "never" and spec.version == self.spec.version:
-            self._history = replace(self._history, never=f"A replica cannot be placed: {granted.reason}.")
+    def _refused(self, refusal: Refusal, version: str) -> None:
+        if refusal.kind == "never" and version == self.spec.version:
+            self._history = replace(self._history, never=f"A replica cannot be placed: {refusal.reason}.")
             self._services.mark(self)
-            return False
-        self._wait_for(granted.reason, spec.version)
-        return False
+        else:
+            self._wait_for(refusal.reason, version)
 
     def _wait_for(self, reason: str, version: str) -> None:
         """A replica of `version` has no place at present."""
@@ -350,10 +323,6 @@ class DeploymentManager:
             runtime_env=self.application.runtime_env,
             gang=gang,
         )
-
-    def _free_ranks(self, count: int) -> list[int]:
-        taken = {r.rank for r in self.runners.values() if r.replica.active}
-        return list(itertools.islice((rank for rank in itertools.count() if rank not in taken), count))
 
     def _close_ranks(self) -> None:
         """Where replicas have gone and none comes in their place, others take their ranks, as in Ray Serve."""
@@ -396,7 +365,7 @@ class DeploymentManager:
         replica_id, version = info.args["replica_id"], info.args["version"]
         spec = self._spec_of(version)
         # What it was last told is not known for certain; being told again costs nothing.
-        [rank] = self._free_ranks(1)
+        [rank] = free({r.rank for r in self.runners.values() if r.replica.active}, 1)
         gang = gang_place_of(info)
         runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank, gang=gang)
         runner.gang = gang
@@ -416,10 +385,9 @@ class DeploymentManager:
         after = runner.replica
         if after.phase is Phase.FAILED and before.phase is not Phase.FAILED:
             self._failed(runner)
-        # One replica that comes up again and again says nothing of a gang in which another never does.
-        whole = runner.gang is None or gangs.is_whole(runner.gang, self._phases())
         came_up = after.phase is Phase.RUNNING and before.phase is not Phase.RUNNING
-        if came_up and whole and runner.version == self.spec.version:
+        # One replica that comes up again and again says nothing of a gang in which another never does.
+        if came_up and runner.version == self.spec.version and running_gangs.is_whole(runner, self.runners):
             self._history = after_running(self._history)
         if after.process_gone:
             self.runners.pop(runner.replica_id, None)
@@ -436,10 +404,10 @@ class DeploymentManager:
     def _failed(self, runner: ReplicaRunner) -> None:
         cause, reason, now = runner.replica.cause, runner.replica.reason, self._loop.time()
         assert cause is not None
-        if runner.gang is not None and not gangs.is_first_loss(runner.gang, runner.replica_id, self._phases()):
+        if not running_gangs.is_first_loss(runner, self.runners):
             logger.debug("replica %s of a broken gang died too: %s", runner.replica_id, reason)
             return
-        ran_s = self._ran_s(runner, now)
+        ran_s = running_gangs.ran_s(runner, self.runners, now)
         if runner.version != self.spec.version and ran_s is None:
             cause, ran_s = Cause.CRASH, 0.0  # a fallback that does not start again is no fault of the wanted version
         self._history = after_failure(self._history, cause, ran_s, reason, now)
@@ -451,13 +419,6 @@ class DeploymentManager:
             logger.warning("replica %s failed to start: %s", runner.replica_id, why)
         else:
             logger.warning("replica %s died: %s; %s", runner.replica_id, reason, again)
-
-    def _ran_s(self, runner: ReplicaRunner, now: float) -> float | None:
-        """For how long a replica served, a gang as a whole; None if it never did."""
-        members = runner.gang.member_replica_ids if runner.gang is not None else [runner.replica_id]
-        since = [self.runners[member].running_since for member in members]
-        began = [moment for moment in since if moment is not None]
-        return now - max(began) if len(began) == len(members) else None
 
     def _reconfigured(self, runner: ReplicaRunner, config: str, refused: str | None) -> None:
         if refused is not None and config == self.config:
@@ -509,7 +470,7 @@ class DeploymentManager:
             unavailable = f"deployment '{self.name}' of application '{self.app}' is being deleted"
         elif self.verdict is Verdict.HALTED and not self.serving:
             unavailable = f"deployment '{self.name}' of application '{self.app}' failed: {self.status().message}"
-        return deployment_view.targets(self.spec, self.options, self._serving(), unavailable)
+        return deployment_view.targets(self.spec, self.options, running_gangs.serving(self.runners), unavailable)
 
     def status(self) -> DeploymentStatus:
         desired, now = self.desired(), self._loop.time()

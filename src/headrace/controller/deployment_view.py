@@ -14,8 +14,8 @@ from headrace.controller.status import Facts, deployment_status, replica_state
 def targets(
     spec: DeploymentSpec, options: DeploymentOptions, runners: Iterable[ReplicaRunner], unavailable: str | None
 ) -> DeploymentTargets:
-    """The replicas that take requests. `unavailable`: why none does and none will; None if one may yet."""
-    serving = sorted((r for r in runners if r.replica.published), key=lambda r: r.replica_id)
+    """`runners`: the replicas that take requests. `unavailable`: why none does and none will; None if one may yet."""
+    serving = sorted(runners, key=lambda r: r.replica_id)
     scaling = options.autoscaling_config
     return DeploymentTargets(
         app=spec.app,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Container, Mapping
+
+
+def free(taken: Container[int], count: int) -> list[int]:
+    """The lowest `count` ranks that nobody has."""
+    return list(itertools.islice((rank for rank in itertools.count() if rank not in taken), count))
 
 
 def closed(ranks: Mapping[str, int]) -> dict[str, int]:
