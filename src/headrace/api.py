@@ -16,6 +16,7 @@ from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
 from headrace.config.instance import InstanceConfig
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.spec import ApplicationSpec
+from headrace.engine.starting import begin_instance, chosen_engine
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.handle import DEFAULT_APP, DeploymentHandle, set_driver_connector
 from headrace.instance_status import ServeStatus, overview
@@ -57,23 +58,31 @@ def start(
     num_gpus: int | None = None,
     memory: int | None = None,
     resources: Mapping[str, float] | None = None,
-    detached: bool = False,
+    detached: bool | None = None,
+    engine: str | None = None,
+    address: str | None = None,
 ) -> None:
     """Start an instance with options, before the first `run`. Where one runs already, it stays as it is, and options
     that differ are warned of.
 
     Args:
-        proxy_location: "Disabled" for no HTTP; any other starts proxies on this machine.
+        proxy_location: "EveryNode" (as None) or "HeadOnly": on which machines of a cluster proxies serve HTTP;
+            "Disabled" for no HTTP.
         http_options: see HTTPOptions; `{"port": 9000}`.
         logging_config: see LoggingConfig.
         rest_options: where the REST API listens; see RestOptions.
         metrics_prefix: goes before the names of metrics, "" for nothing; None for `$HEADRACE_METRICS_PREFIX` or "ray_".
         num_cpus, num_gpus, memory, resources: what there is to give to replicas; None for what the machine has.
-        detached: it serves on after this process, as `headrace start` does.
+            On a Ray cluster its machines say that when they join.
+        detached: it serves on after this process, as `headrace start` does. None: it does on a cluster, as Ray Serve
+            does there, and on one machine it ends with this process.
+        engine: "local" for this machine, "ray" for a Ray cluster. None for `$HEADRACE_ENGINE`; where that is not set,
+            the cluster that this process is connected to (`ray.init()`, or as a job of it), else this machine.
+        address: of the Ray cluster, as `ray.init` takes it. None or "auto" for the one that this machine is part of.
 
     Raises:
         ConfigError: an option is wrong, or not available on one machine.
-        StartupError: a port is in use, …
+        StartupError: a port is in use, no Ray cluster can be reached, …
     """
     for name, value in (
         ("grpc_options", grpc_options),
@@ -94,13 +103,16 @@ def start(
         memory=memory,
         resources=resources,
     )
-    config = _client.root_config(instance, detached=detached, rest_port_given=rest_options is not None)
-    if detached:
-        from headrace.engine.launch import launch
-
-        launch(config)
+    options: dict[str, Any] = {
+        "detached": detached,
+        "rest_port_given": rest_options is not None,
+        "engine": engine,
+        "address": address,
+    }
+    if detached and chosen_engine(engine) == "local":
+        begin_instance(instance, **options).wait()
         return
-    beginning = _client.Beginning(config)
+    beginning = _client.Beginning(instance, **options)
     client = beginning.finish()
     if beginning.found:
         _warn_of_ignored_options(instance, client.config)
@@ -162,14 +174,17 @@ def init(
     num_gpus: int | None = None,
     resources: Mapping[str, float] | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    engine: str | None = None,
     **kwargs: Any,
 ) -> None:
     """Connect, as `ray.init()` does in applications written for Ray: to a running instance, or to a new one.
 
     Args:
-        address: a session folder; None or "auto" for what runs, or a new instance.
+        address: a session folder; None for what runs, or a new instance; "auto" for what runs. With `engine="ray"`, of
+            the Ray cluster.
         num_cpus, num_gpus, resources: what there is to give to replicas, where an instance is started.
         runtime_env: `env_vars` and `working_dir` of all that this process runs from now on.
+        engine: as in `start`.
         kwargs: Ray's other arguments, which have no meaning here.
 
     Raises:
@@ -182,10 +197,13 @@ def init(
     global _runtime_env
     for name in kwargs:
         if name not in _RAYS_OWN and not name.startswith("_"):
-            known = [*_RAYS_OWN, "address", "num_cpus", "num_gpus", "resources", "runtime_env"]
+            known = [*_RAYS_OWN, "address", "engine", "num_cpus", "num_gpus", "resources", "runtime_env"]
             hint = f"; did you mean {meant!r}?" if (meant := nearest(name, known)) else ""
             raise ConfigError(f"init() has no argument {name!r}{hint}")
     _runtime_env = None if runtime_env is None else RuntimeEnv(**runtime_env).model_dump(exclude_none=True)
+    if chosen_engine(engine) == "ray":
+        start(num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, engine="ray", address=address)
+        return
     if address not in (None, "auto", "local"):
         os.environ["HEADRACE_ADDRESS"] = str(address)
     if address not in (None, "local"):

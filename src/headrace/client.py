@@ -2,7 +2,8 @@
 
 A driver (a script, a notebook, the command line) has a background thread with an event loop; its handles' routers and
 its calls to the controller live there. The first use connects to the instance that `HEADRACE_ADDRESS` names or
-`headrace start` made, or else starts one of its own, which ends with this process.
+`headrace start` made, or else starts one: on this machine, which ends with this process, or on the Ray cluster that
+this process is connected to.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Client:
 
     Args:
         session: the instance.
-        root: the root process, where this process started it.
+        root: the instance as this process's own, where it ends with this process.
     """
 
     def __init__(self, session: Any, root: Any | None) -> None:
@@ -229,9 +230,9 @@ class Client:
         if self.root is not None:
             self.root.stop()
         else:
-            from headrace.engine.launch import stop_session
+            from headrace.engine.launch import end_instance
 
-            stop_session(self.session)
+            end_instance(self.session)
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -274,24 +275,27 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-def find() -> Client:
+def find(engine: str | None = None, address: str | None = None) -> Client:
     """The connection of this process: the one that it has, or one to the instance that serves without a driver.
+
+    Args:
+        engine, address: where, as in `headrace.start`.
 
     Raises:
         NotRunningError: there is none.
     """
-    client = _find()
+    client = _find(engine, address)
     if client is None:
         raise NotRunningError("no Headrace instance is running; serve.run(app) starts one, as does `headrace start`")
     return client
 
 
-def _find() -> Client | None:
+def _find(engine: str | None = None, address: str | None = None) -> Client | None:
     global _client
     with _lock:
         client = connected()
         if client is None:
-            session = _session()
+            session = _session(engine, address)
             if session is None:
                 return None
             client = _client = Client(session, None)
@@ -299,9 +303,10 @@ def _find() -> Client | None:
         return client
 
 
-def _session() -> Any | None:
+def _session(engine: str | None, address: str | None) -> Any | None:
     """The instance that this process belongs to, or that is meant when none is named."""
-    from headrace.engine.session import Session, find_current
+    from headrace.engine.session import Session
+    from headrace.engine.starting import find_instance
 
     hub = known_hub()
     if hub is not None:
@@ -309,24 +314,26 @@ def _session() -> Any | None:
             own = Session.load(hub.session_dir)
             if own.alive:
                 return own
-    return find_current()
+    return find_instance(engine, address)
 
 
 class Beginning:
     """An instance that is being found or started while this process does something else.
 
     Args:
-        config: a RootConfig for the instance, should one be started; None for defaults.
+        instance: an InstanceConfig for it, should one be started; None for defaults.
+        options: of `engine.starting.begin_instance`.
     """
 
-    def __init__(self, config: Any | None = None) -> None:
+    def __init__(self, instance: Any | None = None, **options: Any) -> None:
         self._pending: Any = None
         with _lock:
-            self._found = _find()
+            self._found = _find(options.get("engine"), options.get("address"))
             if self._found is None:
-                from headrace.engine.launch import begin_launch
+                from headrace.config.instance import InstanceConfig
+                from headrace.engine.starting import begin_instance
 
-                self._pending = begin_launch(config if config is not None else root_config())
+                self._pending = begin_instance(instance if instance is not None else InstanceConfig(), **options)
 
     @property
     def found(self) -> bool:
@@ -343,27 +350,15 @@ class Beginning:
         with _lock:
             if self._found is not None:
                 return self._found
-            root = self._pending.wait()
-            client = _client = Client(root.session, root)
-            atexit.register(_shutdown_at_exit, client)
+            session, handle = self._pending.wait()
+            client = _client = Client(session, handle)
+            atexit.register(_shutdown_at_exit if client.owned else _disconnect_at_exit, client)
             return client
 
     def give_up(self) -> None:
         """End the instance again, if one was being started."""
         if self._pending is not None:
             self._pending.give_up()
-
-
-def ensure(config: Any | None = None) -> Client:
-    """The connection of this process; an instance is started where none runs.
-
-    Args:
-        config: a RootConfig for the instance, should one be started; None for defaults.
-
-    Raises:
-        StartupError: it cannot start.
-    """
-    return Beginning(config).finish()
 
 
 def _shutdown_at_exit(client: Client) -> None:
@@ -386,30 +381,6 @@ def machine_gpus() -> int:
     from headrace.engine.machine import detect_machine
 
     return len(detect_machine().gpus)
-
-
-def root_config(instance: Any | None = None, *, detached: bool = False, rest_port_given: bool = False) -> Any:
-    """What to start a root with.
-
-    Args:
-        instance: an InstanceConfig; None for defaults.
-        rest_port_given: somebody chose the REST port, so that taking another one would surprise.
-    """
-    from headrace.config.instance import InstanceConfig
-    from headrace.engine.root_config import RootConfig
-
-    instance = instance if instance is not None else InstanceConfig()
-    http = instance.http if instance.http is not None and instance.http.enabled else None
-    return RootConfig(
-        http_host=http.host if http is not None else None,
-        http_port=http.port if http is not None else 0,
-        num_proxies=http.num_proxies if http is not None else 0,
-        rest_host=instance.rest.host,
-        rest_port=instance.rest.port,
-        rest_port_fallback=not rest_port_given,
-        instance=instance.model_dump(mode="json"),
-        detached=detached,
-    )
 
 
 def hub_for_handles() -> RouterHub:

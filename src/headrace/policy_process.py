@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import os
 import signal
 import socket
 import sys
@@ -43,6 +42,8 @@ class PolicyProcess(Protocol):
     def secret(self) -> bytes: ...
     @property
     def listeners(self) -> Mapping[str, socket.socket]: ...
+    @property
+    def leave(self) -> Callable[[int], object]: ...
 
 
 def main(process: PolicyProcess) -> None:
@@ -52,7 +53,7 @@ def main(process: PolicyProcess) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that the policy has started, or that it blocks, must not keep the process.
-    os._exit(0)
+    process.leave(0)
 
 
 async def _serve(process: PolicyProcess) -> None:

@@ -46,7 +46,7 @@ class Instance:
 
         # `kill` and container runtimes mean the same as Ctrl-C.
         signal.signal(signal.SIGTERM, _interrupt)
-        if find_client() is None:
+        if find_client(self._start_options.get("engine"), self._start_options.get("address")) is None:
             self._start()
         else:
             from headrace.cli.messages import err
@@ -114,13 +114,13 @@ class Instance:
         err.print("Stopped.")
 
 
-def find_client() -> Client | None:
-    """A connection to the instance that runs on this machine; None if there is none."""
+def find_client(engine: str | None = None, address: str | None = None) -> Client | None:
+    """A connection to the instance that runs on this machine, or on the Ray cluster; None if there is none."""
     from headrace import client
     from headrace.exceptions import NotRunningError
 
     try:
-        return client.find()
+        return client.find(engine, address)
     except NotRunningError:
         return None
 

@@ -23,6 +23,36 @@ Address = Annotated[
 AppDir = Annotated[
     str, typer.Option("--app-dir", "-d", metavar="FOLDER", help="Where modules of import paths are looked for first.")
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where processes run: here, or on a Ray cluster. [dim]Default: HEADRACE_ENGINE, or local.[/dim]",
+        show_default=False,
+        rich_help_panel="Cluster",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Of the Ray cluster. [dim]Default: HEADRACE_RAY_ADDRESS, or the one that this machine is part of.[/dim]",
+        show_default=False,
+        rich_help_panel="Cluster",
+    ),
+]
+ProxyLocationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy-location",
+        metavar="EveryNode|HeadOnly|Disabled",
+        help="On which machines of a cluster there are proxies.",
+        show_default="EveryNode",
+        rich_help_panel="Cluster",
+    ),
+]
 Target = Annotated[
     str,
     typer.Argument(

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.options import AppDir, Arguments, Target, check_import_path, is_config_file, named_arguments
+from headrace.cli.options import (
+    AppDir,
+    Arguments,
+    EngineOption,
+    RayAddress,
+    Target,
+    check_import_path,
+    is_config_file,
+    named_arguments,
+)
 from headrace.exceptions import ConfigError, HeadraceError
 
 
@@ -29,12 +38,20 @@ def run(
     num_proxies: Annotated[
         int | None, typer.Option("--num-proxies", help="Proxy processes on that port.", show_default="1")
     ] = None,
+    rest_host: Annotated[
+        str | None, typer.Option("--rest-host", help="Address of the REST API.", show_default="127.0.0.1")
+    ] = None,
+    rest_port: Annotated[
+        int | None, typer.Option("--rest-port", help="Port of the REST API; 0 for any.", show_default="8265")
+    ] = None,
     app_dir: AppDir = ".",
     working_dir: Annotated[
         str | None,
         typer.Option("--working-dir", metavar="FOLDER", help="Folder to run in.", show_default="the current one"),
     ] = None,
     reload: Annotated[bool, typer.Option("--reload", "-r", help="Deploy again whenever a file changes.")] = False,
+    engine: EngineOption = None,
+    address: RayAddress = None,
     blocking: Annotated[
         bool,
         typer.Option("--blocking/--non-blocking", help="Serve until Ctrl-C, or go on in the background."),
@@ -50,6 +67,7 @@ def run(
     [cyan]$ headrace run hello:app --reload   [dim]# while you write it[/dim][/cyan]
     [cyan]$ headrace run text_app:build model=small device=cpu[/cyan]
     [cyan]$ headrace run serve.yaml --port 9000[/cyan]
+    [cyan]$ headrace run hello:app --engine ray   [dim]# on the Ray cluster that this machine is part of[/dim][/cyan]
 
     A function that builds an application gets the arguments as a dict, or as a pydantic model:
 
@@ -63,13 +81,15 @@ def run(
         raise ConfigError("--reload watches until Ctrl-C, so it excludes --non-blocking; leave out one of them")
     http = {"host": host, "port": port, "num_proxies": num_proxies}
     http = {option: value for option, value in http.items() if value is not None}
+    rest = {option: value for option, value in (("host", rest_host), ("port", rest_port)) if value is not None}
+    where = {"engine": engine, "address": address, "rest_options": rest}
     if is_config_file(target):
-        _run_config(target, arguments, http, working_dir or app_dir, reload=reload, blocking=blocking)
+        _run_config(target, arguments, http, working_dir or app_dir, where, reload=reload, blocking=blocking)
     else:
         check_import_path(target)
         _enter(working_dir)
         application = _Application(target, named_arguments(arguments), app_dir, name, route_prefix)
-        _run_application(application, {"http_options": http}, app_dir, reload=reload, blocking=blocking)
+        _run_application(application, {"http_options": http, **where}, app_dir, reload=reload, blocking=blocking)
 
 
 _WATCH_TURN_MS = 200
@@ -129,7 +149,14 @@ def _run_application(
 
 
 def _run_config(
-    file: str, arguments: list[str] | None, http: dict[str, Any], folder: str, *, reload: bool, blocking: bool
+    file: str,
+    arguments: list[str] | None,
+    http: dict[str, Any],
+    folder: str,
+    where: dict[str, Any],
+    *,
+    reload: bool,
+    blocking: bool,
 ) -> None:
     from headrace.cli.deploy import at_home, read_config, send
     from headrace.cli.instance import Instance
@@ -144,6 +171,7 @@ def _run_config(
         "http_options": {**config.get("http_options", {}), **http},
         "proxy_location": config.get("proxy_location"),
         "logging_config": config.get("logging_config"),
+        **where,
     }
     with Instance(start_options, detached=not blocking) as instance:
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.options import EngineOption, ProxyLocationOption, RayAddress
 from headrace.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def start(
             rich_help_panel="Resources",
         ),
     ] = None,
+    engine: EngineOption = None,
+    address: RayAddress = None,
+    proxy_location: ProxyLocationOption = None,
     log_level: Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     block: Annotated[bool, typer.Option("--block", help="Stay until Ctrl-C, and stop the instance then.")] = False,
 ) -> None:
@@ -82,6 +86,7 @@ def start(
     [cyan]$ headrace start[/cyan]
     [cyan]$ headrace start --http-host 0.0.0.0 --http-port 80 --num-proxies 4[/cyan]
     [cyan]$ headrace start --block   [dim]# in a container[/dim][/cyan]
+    [cyan]$ headrace start --engine ray   [dim]# on the Ray cluster that this machine is part of[/dim][/cyan]
     """
     http_options: dict[str, Any] = {
         "host": None if no_http else host,
@@ -96,7 +101,7 @@ def start(
     from headrace.cli.instance import Instance, find_client
     from headrace.cli.messages import err, out
 
-    running = find_client()
+    running = find_client(engine, address)
     if running is not None:
         err.print("An instance is running already, and stays as it is:", style="yellow")
         _tell(running)
@@ -109,6 +114,9 @@ def start(
         "num_gpus": num_gpus,
         "memory": memory,
         "resources": custom_resources(resources),
+        "proxy_location": proxy_location,
+        "engine": engine,
+        "address": address,
     }
     with Instance(start_options, detached=not block) as instance:
         _tell(instance.client)

@@ -23,6 +23,7 @@ class InstanceConfig(ConfigModel):
 
     Attributes:
         http: where proxies listen; None for no proxies.
+        proxy_location: on which machines of a cluster there are proxies.
         rest: where the REST API listens.
         logging: how the instance's own processes log, and deployments that say nothing else.
         metrics_prefix: goes before the names of metrics; `$HEADRACE_METRICS_PREFIX` where nothing is said, and "ray_"
@@ -34,6 +35,7 @@ class InstanceConfig(ConfigModel):
     title: ClassVar[str] = "wrong instance options"
 
     http: HTTPOptions | None = Field(default_factory=HTTPOptions)
+    proxy_location: ProxyLocation = ProxyLocation.EveryNode
     rest: RestOptions = Field(default_factory=RestOptions)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
     metrics_prefix: str = Field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE, "ray_"), validate_default=True)
@@ -82,4 +84,6 @@ class InstanceConfig(ConfigModel):
             )
         if metrics_prefix is not None:
             resources["metrics_prefix"] = metrics_prefix
+        if proxy_location is not None:
+            resources["proxy_location"] = location
         return cls(http=http if serves_http else None, rest=rest, logging=logs, **resources)

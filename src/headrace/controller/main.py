@@ -83,7 +83,8 @@ async def _serve_rest(controller: Controller, process: ProcessContext) -> None:
     if listener is None:
         await asyncio.Event().wait()
         return
-    host = listener.getsockname()[0]
+    # What listens here may be the last part of the way only.
+    host = (process.args.get("rest") or listener.getsockname())[0]
     token = required_token(host, process.session_dir)
     if token is not None and not is_loopback(host):
         logger.info(

@@ -55,4 +55,6 @@ def describe_exit(exited: ProcessExited) -> str:
         name = signal.Signals(exited.signal).name if exited.signal in signal.valid_signals() else str(exited.signal)
         hint = " (perhaps by the system, for want of memory)" if exited.signal == signal.SIGKILL else ""
         return f"its process {exited.pid} was killed by {name}{hint}"
+    if exited.exit_code is None and exited.reason:
+        return f"its process {exited.pid} ended: {exited.reason}"
     return f"its process {exited.pid} ended with exit code {exited.exit_code}"

@@ -163,12 +163,22 @@ def stop_session(session: Session, timeout_s: float = 10.0) -> None:
 
     After `timeout_s` seconds it is killed. Nothing happens if it has ended already; its files are removed in any case.
     """
-    if not _asked_and_ended(session, timeout_s) and session.alive:
+    if not _asked_and_ended(session, timeout_s) and session_folder.root_lives(session.dir):
         with contextlib.suppress(ProcessLookupError):
             # Its children die with it.
             os.kill(session.root_pid, signal.SIGKILL)
         _asked_and_ended(session, 2.0)
     session_folder.remove(session.dir)
+
+
+def end_instance(session: Session, timeout_s: float = 10.0) -> None:
+    """End an instance that any process of this user has started, wherever it runs, and wait until it has ended."""
+    if session.cluster:
+        from headrace.engine.ray.cluster import stop
+
+        stop(session, timeout_s)
+    else:
+        stop_session(session, timeout_s)
 
 
 def _asked_and_ended(session: Session, timeout_s: float) -> bool:

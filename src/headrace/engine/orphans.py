@@ -38,6 +38,15 @@ def end_descendants(session: str, dead: Collection[int], known: Collection[int])
             _kill_tree(pid)
 
 
+def end_of_processes(session: str, dead: Collection[int]) -> None:
+    """Kill every process of this user that is marked as started by the processes `dead`, whoever its parent is."""
+    marks = {f"{session}:{pid}" for pid in dead}
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and _mark(int(name)) in marks:
+                _kill_tree(int(name))
+
+
 def end_of_session(session: str) -> None:
     """Kill every process of this user that is marked as of a session, whoever its parent is."""
     with contextlib.suppress(OSError):

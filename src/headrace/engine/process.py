@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ class ProcessContext:
             HTTP; "rest" for the controller.
         lifeline: where the system cannot end a process with its parent: a file descriptor at its end of file once the
             engine is gone. It is watched already.
+        leave: ends the process at once with an exit status, whatever threads still run; called on the main thread.
     """
 
     name: str
@@ -61,6 +64,7 @@ class ProcessContext:
     secret: bytes
     listeners: dict[str, socket.socket] = field(default_factory=dict)
     lifeline: int | None = None
+    leave: Callable[[int], None] = os._exit
 
 
 class ProcessInfo(msgspec.Struct, kw_only=True):
@@ -124,7 +128,7 @@ class NodeInfo(msgspec.Struct, kw_only=True):
 
 
 class ProcessExited(msgspec.Struct, kw_only=True):
-    """A process that ended: with an exit code, or by a signal.
+    """A process that ended: with an exit code, or by a signal, or for a `reason` in words, where neither is known.
 
     `sequence` counts the ends of an instance from 1; who has seen up to `n` asks for what came after `n`.
     """
@@ -135,3 +139,4 @@ class ProcessExited(msgspec.Struct, kw_only=True):
     pid: int
     exit_code: int | None = None
     signal: int | None = None
+    reason: str = ""

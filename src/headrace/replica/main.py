@@ -43,7 +43,7 @@ def main(process: ProcessContext) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
-    os._exit(status)
+    process.leave(status)
 
 
 async def _serve(process: ProcessContext) -> int:
@@ -87,7 +87,9 @@ async def _serve(process: ProcessContext) -> int:
         lambda: lifecycle.ongoing,
         metrics.families,
     )
-    listener = lifecycle.listener = await listen(wire, process.secret, service, shared)
+    # Where there are other machines: callers there have their way in beside those of this machine.
+    between_machines = [process.listeners["tcp"]] if "tcp" in process.listeners else []
+    listener = lifecycle.listener = await listen(wire, process.secret, service, shared, also=between_machines)
     await stop.wait()
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):

@@ -1,0 +1,200 @@
+"""The machines of a cluster and the agent on each, as the controller sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from headrace.engine.process import NodeInfo
+from headrace.engine.ray.kv import NAMESPACE
+from headrace.engine.ray.node_agent import NodeAgent, Surroundings
+from headrace.engine.ray.records import ControllerRecord, NodeRecord
+
+logger = logging.getLogger("headrace.controller")
+
+AGENT_PREFIX = "agent:"
+"""Of the names of agents; the rest is the node."""
+
+ZONE_LABEL = "ray.io/availability-zone"
+HEAD_RESOURCE = "node:__internal_head__"
+LOOK_EVERY_S = 1.0
+CALL_S = 10.0
+_REMEMBERED_DEAD = 20
+
+T = TypeVar("T")
+
+
+def agent_of(node: dict[str, Any], everyone: list[dict[str, Any]], cluster: str) -> Any:
+    """The agent of a machine, made if there is none.
+
+    Args:
+        node, everyone: as `ray.nodes()` tells of them.
+        cluster: address of the cluster.
+    """
+    hosts = [other["NodeManagerAddress"] for other in everyone if other["Alive"]]
+    surroundings = Surroundings(
+        node=node["NodeID"],
+        host=node["NodeManagerAddress"],
+        cluster=cluster,
+        zone=zone_of(node),
+        head=is_head(node),
+        shares_host=hosts.count(node["NodeManagerAddress"]) > 1,
+    )
+    options = {
+        "name": f"{AGENT_PREFIX}{node['NodeID']}",
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_concurrency": 1000,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+    }
+    return ray.remote(NodeAgent).options(**options).remote(surroundings)
+
+
+def is_head(node: dict[str, Any]) -> bool:
+    return HEAD_RESOURCE in node["Resources"]
+
+
+def zone_of(node: dict[str, Any]) -> str:
+    return str(node.get("Labels", {}).get(ZONE_LABEL, ""))
+
+
+class Agents:
+    """
+    Args:
+        cluster: address of the cluster.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self.records: dict[str, NodeRecord] = {}
+        self.controller: ControllerRecord | None = None
+        self._cluster = cluster
+        self._nodes: dict[str, dict[str, Any]] = {}
+        self._agents: dict[str, Any] = {}
+        self._tending: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[str, str | None] = {}
+        self._news = asyncio.Condition()
+
+    async def keep(self) -> None:
+        """See to it for ever that every machine has an agent, and every agent a root."""
+        while True:
+            try:
+                await self.look()
+            except Exception as error:
+                logger.warning("cannot look at the cluster's machines: %s", error)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Take notice of the machines that there are now."""
+        nodes: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        dead = [node for node in nodes if not node["Alive"]][-_REMEMBERED_DEAD:]
+        self._nodes = {node["NodeID"]: node for node in nodes if node["Alive"]} | {n["NodeID"]: n for n in dead}
+        for gone in self._agents.keys() - alive:
+            await self._forget(gone)
+        for node in nodes:
+            name = node["NodeID"]
+            if node["Alive"] and name not in self._tending:
+                self._tending[name] = task = asyncio.create_task(self._tend(node, nodes))
+                task.add_done_callback(functools.partial(self._tended, name))
+
+    async def _forget(self, name: str) -> None:
+        agent = self._agents.pop(name)
+        self.records.pop(name, None)
+        self._told.pop(name, None)
+        # Else Ray would wait for its machine to come back.
+        await asyncio.to_thread(ray.kill, agent, no_restart=True)
+
+    async def _tend(self, node: dict[str, Any], everyone: list[dict[str, Any]]) -> None:
+        name = node["NodeID"]
+        try:
+            agent = self._agents.get(name)
+            if agent is None:
+                agent = self._agents[name] = await asyncio.to_thread(agent_of, node, everyone, self._cluster)
+            record: NodeRecord = await asyncio.wait_for(agent.tend.remote(self.controller), 60.0)
+        except Exception as error:
+            self._agents.pop(name, None)
+            logger.debug("the agent of machine %s does not answer: %s", name, error)
+            return
+        if record.error is None:
+            self.records[name] = record
+        else:
+            self.records.pop(name, None)
+        if record.error != self._told.get(name):
+            self._told[name] = record.error
+            if record.error is not None:
+                logger.error("machine %s (%s) serves nothing: %s", node["NodeManagerHostname"], name, record.error)
+        async with self._news:
+            self._news.notify_all()
+
+    def _tended(self, name: str, _: asyncio.Task[None]) -> None:
+        self._tending.pop(name, None)
+
+    async def record(self, node: str) -> NodeRecord:
+        """The addresses of a machine, once it has some."""
+        async with self._news:
+            await self._news.wait_for(lambda: node in self.records or self._told.get(node))
+        if node not in self.records:
+            raise ConnectionError(f"machine {node} serves nothing: {self._told[node]}")
+        return self.records[node]
+
+    def agent(self, node: str) -> Any | None:
+        return self._agents.get(node)
+
+    async def ask(self, node: str, method: str, *args: Any, timeout_s: float = CALL_S) -> Any:
+        """Call a machine's agent.
+
+        Raises:
+            ConnectionError: it does not answer.
+        """
+        agent = self._agents.get(node)
+        if agent is None:
+            raise ConnectionError(f"machine {node} has no agent")
+        try:
+            return await asyncio.wait_for(getattr(agent, method).remote(*args), timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise ConnectionError(f"the agent of machine {node} does not answer: {error}") from error
+
+    async def ask_all(self, method: str, *args: Any, timeout_s: float = CALL_S) -> dict[str, Any]:
+        """Call every machine's agent; what does not answer is left out."""
+        names = list(self._agents)
+        asking: list[Awaitable[Any]] = [self.ask(name, method, *args, timeout_s=timeout_s) for name in names]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        return {
+            name: answer for name, answer in zip(names, answers, strict=True) if not isinstance(answer, BaseException)
+        }
+
+    def nodes(self) -> list[NodeInfo]:
+        return [self._info(node) for node in self._nodes.values()]
+
+    def alive(self) -> list[dict[str, Any]]:
+        """The machines that are there, as Ray tells of them."""
+        return [node for node in self._nodes.values() if node["Alive"]]
+
+    def _info(self, node: dict[str, Any]) -> NodeInfo:
+        record = self.records.get(node["NodeID"])
+        return NodeInfo(
+            node=node["NodeID"],
+            host=node["NodeManagerAddress"],
+            alive=node["Alive"],
+            head=is_head(node),
+            resources={
+                name: amount for name, amount in node["Resources"].items() if not name.startswith(("node:", "object_"))
+            },
+            labels=dict(node.get("Labels") or {}),
+            zone=zone_of(node),
+            http=record.http if record is not None else None,
+        )
+
+    async def tell_of_controller(self, controller: ControllerRecord) -> None:
+        """Have every machine's clients find the controller."""
+        self.controller = controller
+        await self.ask_all("tend", controller)
