@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from headrace.config.spec import InstanceStatus
@@ -16,12 +17,14 @@ class DeploymentStatusOverview:
         status_trigger: what led to it.
         replica_states: how many replicas are in which state.
         message: why, where there is something to say.
+        replicas_by_node: how many replicas have a place on which node.
     """
 
     status: str
     status_trigger: str
     replica_states: dict[str, int]
     message: str
+    replicas_by_node: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,12 +45,34 @@ class ApplicationStatusOverview:
 
 
 @dataclass
+class NodeOverview:
+    """A machine of the instance.
+
+    Attributes:
+        host: its address, as the others reach it.
+        alive: it can run replicas.
+        head: it is the one that the others depend on.
+        zone: where it is; empty if nothing says so.
+        resources: what it has in all: "CPU", "GPU", "memory" in bytes, and custom resources.
+        labels: what `label_selector` goes by.
+    """
+
+    host: str
+    alive: bool
+    head: bool
+    zone: str
+    resources: dict[str, float]
+    labels: dict[str, str]
+
+
+@dataclass
 class ServeStatus:
-    """The instance's state: its proxies' statuses and its applications, by name."""
+    """The instance's state: its proxies' statuses, its applications and its machines, by name."""
 
     proxies: dict[str, str] = field(default_factory=dict)
     applications: dict[str, ApplicationStatusOverview] = field(default_factory=dict)
     target_capacity: float | None = None
+    nodes: dict[str, NodeOverview] = field(default_factory=dict)
 
 
 def overview(status: InstanceStatus) -> ServeStatus:
@@ -66,10 +91,22 @@ def overview(status: InstanceStatus) -> ServeStatus:
                         status_trigger=deployment.status_trigger,
                         replica_states=dict(deployment.replica_states),
                         message=deployment.message,
+                        replicas_by_node=dict(Counter(r.node for r in deployment.replicas if r.node)),
                     )
                     for deployment in application.deployments
                 },
             )
             for application in status.applications
+        },
+        nodes={
+            node.node: NodeOverview(
+                host=node.host,
+                alive=node.alive,
+                head=node.head,
+                zone=node.zone,
+                resources=dict(node.resources),
+                labels=dict(node.labels),
+            )
+            for node in status.nodes
         },
     )

@@ -11,12 +11,14 @@ from typing import Any
 
 
 class Answers:
-    """Attributes: `details`: what GET answers, one after the other, the last one for ever. `asked`: method, body."""
+    """Attributes: `details`: what GET answers, one after the other, the last one for ever. `nodes`: the machines.
+    `asked`: method, body."""
 
     def __init__(self, *details: dict[str, Any]) -> None:
         self.details = list(details)
         self.asked: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.nodes: list[dict[str, Any]] = [node("local", head=True)]
         self.to_put: tuple[int, dict[str, Any]] = (200, {})
         self.address = ""
 
@@ -25,7 +27,9 @@ class Answers:
         (body,) = [body for method, body in self.asked if method == "PUT"]
         return body
 
-    def answer(self, method: str, body: Any) -> tuple[int, Any]:
+    def answer(self, method: str, body: Any, path: str = "") -> tuple[int, Any]:
+        if path == "/api/headrace/nodes":
+            return 200, {"nodes": self.nodes}
         self.asked.append((method, body))
         if method == "PUT":
             return self.to_put
@@ -44,7 +48,7 @@ def answering(*details: dict[str, Any]) -> Iterator[Answers]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             answers.headers.append(dict(self.headers))
-            status, answer = answers.answer(self.command, body)
+            status, answer = answers.answer(self.command, body, self.path)
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -66,6 +70,12 @@ def answering(*details: dict[str, Any]) -> Iterator[Answers]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def node(name: str, host: str = "127.0.0.1", **facts: Any) -> dict[str, Any]:
+    """A machine in the form of the REST API."""
+    told = {"alive": True, "head": False, "zone": None, "resources": {"CPU": 8.0, "memory": 64e9}, "labels": {}}
+    return {"node_id": name, "node_ip": host, **told, **facts}
 
 
 def deployment(

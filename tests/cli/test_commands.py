@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from headrace.cli.app import app
 from headrace.cli.messages import err, out
 
-from .answering import answering, application, deployment, details
+from .answering import answering, application, deployment, details, node
 
 
 def headrace(*arguments: str) -> Result:
@@ -102,6 +102,46 @@ def test_status_for_programs_has_ray_serves_keys() -> None:
         "replica_states": {"RUNNING": 1, "STARTING": 1},
         "message": "",
     }
+
+
+def on_nodes() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    placed = deployment("Model", 3, 3)
+    for replica, place in zip(placed["replicas"], ("a" * 56, "a" * 56, "b" * 56), strict=True):
+        replica["node_id"] = place
+    labels = {"ray.io/accelerator-type": "H100"}
+    return details(application("text", placed)), [
+        node("a" * 56, "10.0.0.1", head=True, zone="eu-1a"),
+        node("b" * 56, "10.0.0.2", resources={"CPU": 4.0, "GPU": 2.0, "node:10.0.0.2": 1.0}, labels=labels),
+        node("c" * 56, "10.0.0.3", alive=False),
+    ]
+
+
+def test_the_nodes_of_a_cluster_stand_below_the_table() -> None:
+    told, nodes = on_nodes()
+    with answering(told) as rest:
+        rest.nodes = nodes
+        lines = headrace("status", "-a", rest.address, "-o", "table").output.splitlines()
+    assert [line.split() for line in lines[-4:]] == [
+        ["NODE", "STATUS", "REPLICAS", "ADDRESS", "ZONE", "HAS"],
+        ["aaaaaaaa", "head", "●", "ALIVE", "2", "10.0.0.1", "eu-1a", "8", "CPU,", "64", "GB"],
+        ["bbbbbbbb", "●", "ALIVE", "1", "10.0.0.2", "4", "CPU,", "2", "GPU", "(H100)"],
+        ["cccccccc", "●", "LOST", "0", "10.0.0.3", "8", "CPU,", "64", "GB"],
+    ]
+
+
+def test_programs_are_told_of_the_nodes_of_a_cluster() -> None:
+    told, nodes = on_nodes()
+    with answering(told) as rest:
+        rest.nodes = nodes
+        status = json.loads(headrace("status", "-a", rest.address, "--format", "json").output)
+    assert status["nodes"]["a" * 56] == {"node_ip": "10.0.0.1", "status": "ALIVE", "replicas": 2}
+    assert [node["status"] for node in status["nodes"].values()] == ["ALIVE", "ALIVE", "LOST"]
+
+
+def test_one_machine_is_not_worth_telling_of() -> None:
+    with answering(SERVING) as rest:
+        assert "nodes" not in json.loads(headrace("status", "-a", rest.address, "--format", "json").output)
+        assert "NODE" not in headrace("status", "-a", rest.address, "-o", "table").output
 
 
 def test_the_reason_of_a_failure_stands_below_the_table() -> None:

@@ -52,6 +52,25 @@ def config(*names: str, import_path: str = "good:app") -> dict[str, Any]:
     return {"applications": [{"name": n, "route_prefix": f"/{n}", "import_path": import_path} for n in names]}
 
 
+async def test_the_places_of_everything_are_told(instance: Instance, client: httpx.AsyncClient) -> None:
+    instance.engine.lacking = "a GPU"
+    await client.put(URL, json=config("one"))
+    await until(lambda: instance.engine.to_be_started)
+
+    async def replica() -> dict[str, Any]:
+        details = (await client.get(URL)).json()["applications"]["one"]["deployments"]["Model"]
+        return dict(details["replicas"][0])
+
+    waiting = await replica()
+    assert (waiting["state"], waiting["node_id"], waiting["node_ip"]) == ("STARTING", None, None)
+    instance.engine.make_room()
+    await until_app(instance, "RUNNING", "one")
+    running = await replica()
+    assert (running["state"], running["node_id"], running["node_ip"]) == ("RUNNING", "here", "127.0.0.1")
+    [node] = (await client.get("/api/headrace/nodes")).json()["nodes"]
+    assert (node["node_id"], node["node_ip"], node["alive"], node["head"]) == ("here", "127.0.0.1", True, True)
+
+
 async def until_app(instance: Instance, status: str, name: str) -> None:
     await until(lambda: any(a.name == name and a.status == status for a in instance.controller.application_statuses()))
 

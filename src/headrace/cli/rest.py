@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _APPLICATIONS = "/api/serve/applications/"
 _OURS = "/api/headrace/applications/"
+_NODES = "/api/headrace/nodes"
 
 
 def connect(given: str | None) -> RestClient:
@@ -105,6 +106,18 @@ class RestClient:
         """
         details: dict[str, Any] = self._request("GET")
         return details
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines of the instance; none, if it is of a version of Headrace that tells of none.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        try:
+            nodes: list[dict[str, Any]] = self._request("GET", path=_NODES)["nodes"]
+        except ConfigError:
+            return []
+        return nodes
 
     def deploy(self, config: dict[str, Any]) -> list[str]:
         """Declare what is to run: what is not in `config` goes. Returns warnings.

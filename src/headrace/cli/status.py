@@ -51,14 +51,15 @@ def status(
     from headrace.cli.status_view import for_people, for_programs
     from headrace.cli.yaml_output import to_yaml
 
-    details = connect(address).details()
+    instance = connect(address)
+    details, nodes = instance.details(), instance.nodes()
     if name is not None:
         details["applications"] = {name: application_named(name, details["applications"])}
     format = format or (Format.table if sys.stdout.isatty() else Format.yaml)
     if format is Format.table:
-        out.print(for_people(details))
+        out.print(for_people(details, nodes if name is None else ()))
         return
-    brief = for_programs(details)
+    brief = for_programs(details, nodes)
     told = brief if name is None else brief["applications"][name]
     typer.echo(json.dumps(told, indent=2) if format is Format.json else to_yaml(told), nl=format is Format.json)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from headrace.cli.nodes_view import nodes_for_people, nodes_for_programs
 
 _COLOURS = {
     "RUNNING": "green",
@@ -25,8 +27,9 @@ _COLOURS = {
 }
 
 
-def for_programs(details: dict[str, Any]) -> dict[str, Any]:
-    """The short form that `--format yaml` and `--format json` print; its keys are those of Ray Serve's `status`."""
+def for_programs(details: dict[str, Any], nodes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The short form that `--format yaml` and `--format json` print; its keys are those of Ray Serve's `status`, and
+    `nodes` where there are several."""
     return {
         "proxies": {name: proxy["status"] for name, proxy in details.get("proxies", {}).items()},
         "applications": {
@@ -47,6 +50,7 @@ def for_programs(details: dict[str, Any]) -> dict[str, Any]:
             for name, application in details["applications"].items()
         },
         "target_capacity": details.get("target_capacity"),
+        **({"nodes": nodes_for_programs(details, nodes)} if len(nodes) > 1 else {}),
     }
 
 
@@ -73,13 +77,19 @@ def http_address(details: dict[str, Any]) -> str | None:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{http['port']}"
 
 
-def for_people(details: dict[str, Any], now_s: float | None = None) -> RenderableType:
-    """One table for all applications, with what is wrong below it."""
+def for_people(
+    details: dict[str, Any], nodes: Sequence[dict[str, Any]] = (), now_s: float | None = None
+) -> RenderableType:
+    """One table for all applications, with what is wrong below it, and one for the nodes where there are several."""
     now_s = time.time() if now_s is None else now_s
     applications = details["applications"]
+    machines: list[RenderableType] = [Text(""), nodes_for_people(details, nodes)] if len(nodes) > 1 else []
     if not applications:
-        return Text("No applications are deployed. Deploy some with: headrace deploy CONFIG.yaml", style="bright_black")
-    return Group(*_capacity(details), _table(details, now_s), *_messages(applications))
+        nothing = Text(
+            "No applications are deployed. Deploy some with: headrace deploy CONFIG.yaml", style="bright_black"
+        )
+        return Group(nothing, *machines) if machines else nothing
+    return Group(*_capacity(details), _table(details, now_s), *_messages(applications), *machines)
 
 
 def _capacity(details: dict[str, Any]) -> Iterator[RenderableType]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from headrace.config.model import ConfigModel, JsonObject, Name, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import shown
@@ -77,6 +84,11 @@ class RuntimeEnv(ConfigModel):
             raise ValueError("must be the path of a folder")
         return working_dir
 
+    @model_serializer(mode="wrap")
+    def _what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Ray reads these, and takes an option that is there for one that is meant.
+        return {name: value for name, value in dump(self).items() if value is not None}
+
     @property
     def folder(self) -> str | None:
         """`working_dir`, where it is a folder and no archive."""
@@ -85,8 +97,7 @@ class RuntimeEnv(ConfigModel):
     def over(self, outer: RuntimeEnv) -> RuntimeEnv:
         """This environment inside `outer` (a deployment's inside its application's): variables add up, ours win, and
         so does all else that is ours."""
-        ours = self.model_dump(exclude_none=True, exclude={"env_vars"})
-        theirs = outer.model_dump(exclude_none=True, exclude={"env_vars"})
+        ours, theirs = (env.model_dump(exclude={"env_vars"}) for env in (self, outer))
         return RuntimeEnv(env_vars={**outer.env_vars, **self.env_vars}, **{**theirs, **ours})
 
 

@@ -22,7 +22,6 @@ from headrace.config.spec import (
     DeploymentTargets,
     InstanceStatus,
     Load,
-    ProxyStatus,
     RollbackReply,
     RoutingTable,
 )
@@ -33,6 +32,7 @@ from headrace.controller.autoscaling.callers import Callers
 from headrace.controller.autoscaling.policies import Policies
 from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
+from headrace.controller.instance_view import node_statuses, proxy_statuses
 from headrace.controller.metrics import ControllerMetrics
 from headrace.controller.services import Services, describe_exit
 from headrace.controller.short_ids import ShortIds
@@ -267,17 +267,13 @@ class Controller:
 
     async def status(self, names: list[str] | None = None) -> InstanceStatus:
         """Of the instance, with all applications or only these."""
-        pids = {process.name: process.pid for process in await self.engine.list() if process.role == "proxy"}
-        expected = {f"proxy-{index}" for index in range(self.config.http.num_proxies if self.config.http else 0)}
-        proxies = [
-            ProxyStatus(name=name, pid=pids.get(name), status="HEALTHY" if name in pids else "STARTING")
-            for name in sorted(pids.keys() | expected)
-        ]
-        http = rest = None
-        root_pid = os.getppid()
+        processes, nodes = await self.engine.list(), await self.engine.nodes()
+        http = next((node.http for node in nodes if node.alive and node.http is not None), None)
+        rest, root_pid, own_node = None, os.getppid(), ""
         with contextlib.suppress(NotRunningError):
             session = Session.load(self.session_dir)
-            http, rest, root_pid = session.http, session.rest, session.root_pid
+            http = session.http or http
+            rest, root_pid, own_node = session.rest, session.root_pid, session.node
         rest_host, rest_port = rest or (self.config.rest.host, self.config.rest.port)
         return InstanceStatus(
             version=VERSION,
@@ -288,9 +284,11 @@ class Controller:
             http_port=http[1] if http is not None else None,
             rest_host=rest_host,
             rest_port=rest_port,
-            proxies=proxies,
+            proxies=proxy_statuses(processes, nodes, self.config.http.num_proxies if self.config.http else 0),
             applications=self.application_statuses(names),
             target_capacity=self._services.store.capacity.percent,
+            nodes=node_statuses(nodes),
+            controller_node=own_node,
         )
 
     async def shutdown(self) -> None:

@@ -23,7 +23,7 @@ from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
-from headrace.controller.rest_schema import SOURCES, instance_details
+from headrace.controller.rest_schema import SOURCES, instance_details, node_details
 from headrace.exceptions import ConfigError
 from headrace.observe.exposition import CONTENT_TYPE
 
@@ -59,6 +59,7 @@ class RestApi:
                 Route(f"{applications}/{{name}}", self.application, methods=["GET"]),
                 Route(f"{applications}/{{name}}", self.delete, methods=["DELETE"]),
                 Route("/api/headrace/status", self.status, methods=["GET"]),
+                Route("/api/headrace/nodes", self.nodes, methods=["GET"]),
                 Route("/api/headrace/applications/{name}/history", self.history, methods=["GET"]),
                 Route("/api/headrace/applications/{name}/rollback", self.rollback, methods=["POST"]),
                 Route(SCALE, self.scale, methods=["POST"]),
@@ -175,6 +176,10 @@ class RestApi:
 
     async def status(self, request: Request) -> Response:
         return Response(msgspec.json.encode(await self._controller.status()), media_type="application/json")
+
+    async def nodes(self, request: Request) -> Response:
+        """The machines of the instance, the head first."""
+        return JSONResponse({"nodes": node_details(await self._controller.status([]))})
 
     async def version(self, request: Request) -> Response:
         return JSONResponse(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from headrace.config.instance import InstanceConfig
 from headrace.config.spec import ApplicationStatus, DeploymentStatus, InstanceStatus
 
 SOURCES = ("declarative", "imperative")
-
-NODE = "local"
-"""The one machine's name, where Ray has the ids of nodes."""
 
 
 def instance_details(status: InstanceStatus, config: InstanceConfig, source: str | None = None) -> dict[str, Any]:
@@ -21,14 +19,17 @@ def instance_details(status: InstanceStatus, config: InstanceConfig, source: str
     http.pop("middlewares", None)
     if status.http_port is not None:
         http["port"] = status.http_port
+    hosts = {node.node: node.host for node in status.nodes}
     return {
-        "controller_info": {"node_id": NODE, "actor_name": "controller"},
+        "controller_info": {**_place(status.controller_node, hosts), "actor_name": "controller"},
         "proxy_location": "EveryNode" if config.http is not None else "Disabled",
         "http_options": http or None,
         "grpc_options": None,
-        "proxies": {p.name: {"node_id": NODE, "actor_name": p.name, "status": p.status} for p in status.proxies},
+        "proxies": {
+            p.name: {**_place(p.node, hosts), "actor_name": p.name, "status": p.status} for p in status.proxies
+        },
         "applications": {
-            application.name: _application(application)
+            application.name: _application(application, hosts)
             for application in status.applications
             if source is None or source == _source(application)
         },
@@ -36,11 +37,32 @@ def instance_details(status: InstanceStatus, config: InstanceConfig, source: str
     }
 
 
+def node_details(status: InstanceStatus) -> list[dict[str, Any]]:
+    """The instance's machines. Not among its details: Ray's clients refuse what is not in their schema."""
+    return [
+        {
+            "node_id": node.node,
+            "node_ip": node.host,
+            "alive": node.alive,
+            "head": node.head,
+            "zone": node.zone or None,
+            "resources": node.resources,
+            "labels": node.labels,
+        }
+        for node in status.nodes
+    ]
+
+
+def _place(node: str, hosts: Mapping[str, str]) -> dict[str, Any]:
+    """Where something runs; nothing yet, if it has no place."""
+    return {"node_id": node or None, "node_ip": hosts.get(node)}
+
+
 def _source(application: ApplicationStatus) -> str:
     return "declarative" if application.declared else "imperative"
 
 
-def _application(application: ApplicationStatus) -> dict[str, Any]:
+def _application(application: ApplicationStatus, hosts: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": application.name,
         "route_prefix": application.route_prefix,
@@ -51,11 +73,11 @@ def _application(application: ApplicationStatus) -> dict[str, Any]:
         "deployed_app_config": application.config,
         "source": _source(application),
         "external_scaler_enabled": application.external_scaler_enabled,
-        "deployments": {d.name: _deployment(d) for d in application.deployments},
+        "deployments": {d.name: _deployment(d, hosts) for d in application.deployments},
     }
 
 
-def _deployment(deployment: DeploymentStatus) -> dict[str, Any]:
+def _deployment(deployment: DeploymentStatus, hosts: Mapping[str, str]) -> dict[str, Any]:
     actor = deployment.options.get("ray_actor_options") or {}
     resources = {"CPU": actor.get("num_cpus"), "GPU": actor.get("num_gpus"), "memory": actor.get("memory")}
     return {
@@ -72,12 +94,13 @@ def _deployment(deployment: DeploymentStatus) -> dict[str, Any]:
         "autoscaling_detail": _autoscaling(deployment),
         "replicas": [
             {
-                "node_id": NODE,
+                **_place(replica.node, hosts),
                 "actor_name": f"replica:{replica.replica_id}",
                 "replica_id": replica.replica_id,
                 "state": replica.state,
                 "pid": replica.pid,
                 "start_time_s": replica.started_at,
+                "message": replica.message,
             }
             for replica in deployment.replicas
         ],
