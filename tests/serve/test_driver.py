@@ -309,7 +309,7 @@ def test_a_port_in_use_is_told_with_who_has_it_and_the_option(tmp_path: Path) ->
         ("serve.run(Model.bind(), route_prefix='api')", "must start with '/'"),
         ("serve.run(Model)", "Model.bind("),
         ("serve.run(Model.options(ray_actor_options={'num_gpu': 1}).bind())", "did you mean 'num_gpus'?"),
-        ("serve.run(Model.options(deployment_actors=[{'name': 'a', 'actor_class': 'm:C'}]).bind())", "deployment_actors"),
+        ("Model.options(deployment_actors=[{'name': 'a', 'actor_class': 'm:C'}])", "deployment_actors"),
         ("serve.status()", "serve.run(app) starts one"),
     ],
 )

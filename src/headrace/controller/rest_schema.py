@@ -85,7 +85,11 @@ def _deployment(deployment: DeploymentStatus, hosts: Mapping[str, str]) -> dict[
         "status": deployment.status,
         "status_trigger": deployment.status_trigger,
         "message": deployment.message,
-        "deployment_config": {**deployment.options, "name": deployment.name},
+        "deployment_config": {
+            # Ray's clients take no null for an option that is not set.
+            **{name: value for name, value in deployment.options.items() if value is not None},
+            "name": deployment.name,
+        },
         "target_num_replicas": deployment.target_num_replicas,
         "required_resources": {
             **{name: amount for name, amount in resources.items() if amount},
