@@ -154,7 +154,8 @@ class Allocator:
             if not self.machine.gpus:
                 return f"{bundle.name} needs an accelerator {kind}, this machine has no GPU"
             # Where it cannot be told which kind there is, who starts the instance is believed to know.
-            if self.machine.accelerator_type not in (None, kind):
+            there = self.machine.accelerator_type
+            if there is not None and there.partition("-")[0] != kind.partition("-")[0]:  # "A100-40G" is an "A100"
                 return f"{bundle.name} needs an accelerator {kind}, this machine has {self.machine.accelerator_type}"
         return None
 

@@ -1,8 +1,8 @@
 """From the sizes of a model's parallelism to what one replica needs. Pure.
 
-The workers of a replica (one per GPU: tensor x pipeline x data parallel size) each get a bundle of resources. On a
-cluster the bundles become a placement group, whose first one holds the replica's own process too; on one machine they
-are added up, since reserving them together there is reserving their sum.
+The workers of a replica (one per GPU: tensor x pipeline x data parallel size) each get a bundle of resources. Where
+they may be on several machines, the bundles are those of a placement group, whose first one holds the replica's own
+process too. Where all of them are started by one process on one machine, they are added up.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ Bundle = dict[str, float]
 
 TYPE_SHARE = 0.001
 """How much of the resource `accelerator_type:<type>` a bundle asks for: it only says which machines will do."""
+
+_TYPE = "accelerator_type:"
 
 _DEVICE: dict[Kind, str] = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
 
@@ -65,12 +67,14 @@ class MachineShare:
         num_cpus, num_gpus: cores and GPUs.
         memory: bytes; None for no reservation.
         resources: custom resources by name.
+        accelerator_type: kind of GPU that the machine must have; None for any.
     """
 
     num_cpus: float
     num_gpus: float
     memory: int | None
     resources: dict[str, float]
+    accelerator_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +89,24 @@ class ReplicaPlacement:
     bundles: tuple[Bundle, ...]
     strategy: Strategy
 
-    def on_a_cluster(self, replica: Bundle) -> dict[str, Any]:
-        """The options of a deployment whose replicas run in placement groups.
+    def apart(self, replica: Bundle) -> dict[str, Any]:
+        """The options of a deployment whose replicas' workers may be on several machines.
 
         Args:
             replica: what the replica's own process needs, such as `{"CPU": 1}`. It runs beside the first worker.
+
+        Raises:
+            ConfigError: workers would share a GPU.
         """
+        self._check_gpus()
         first = {name: self.bundles[0].get(name, 0) + replica.get(name, 0) for name in {*self.bundles[0], *replica}}
         return {
             "placement_group_bundles": [first, *map(dict, self.bundles[1:])],
             "placement_group_strategy": self.strategy,
         }
 
-    def on_one_machine(self) -> MachineShare:
-        """All bundles together, since there is no other machine that one of them could be on.
+    def in_one_process(self) -> MachineShare:
+        """All bundles together: the replica's process starts the workers beside it.
 
         Raises:
             ConfigError: they have to be on different machines, or workers would share a GPU.
@@ -106,26 +114,30 @@ class ReplicaPlacement:
         if self.strategy == "STRICT_SPREAD" and len(self.bundles) > 1:
             raise ConfigError(
                 "placement_group_config: 'STRICT_SPREAD' puts each of a replica's "
-                f"{len(self.bundles)} workers on a machine of its own, and there is one machine; use 'PACK'"
+                f"{len(self.bundles)} workers on a machine of its own, but here one process starts them beside it; "
+                "use 'PACK'"
             )
+        self._check_gpus()
         total: Bundle = {}
         for bundle in self.bundles:
             for name, amount in bundle.items():
                 total[name] = total.get(name, 0) + amount
+        memory = total.pop("memory", None)
+        return MachineShare(
+            num_cpus=total.pop("CPU", 0),
+            num_gpus=total.pop("GPU", 0),
+            memory=None if memory is None else int(memory),
+            resources={name: amount for name, amount in total.items() if not name.startswith(_TYPE)},
+            accelerator_type=next((name.removeprefix(_TYPE) for name in total if name.startswith(_TYPE)), None),
+        )
+
+    def _check_gpus(self) -> None:
         gpus = [bundle["GPU"] for bundle in self.bundles if bundle.get("GPU")]
         if len(gpus) > 1 and any(amount % 1 for amount in gpus):
             raise ConfigError(
                 f"placement_group_config: {len(gpus)} workers with {', '.join(f'{amount:g}' for amount in gpus)} GPUs "
                 "would share GPUs with each other; give each whole ones, or set the parallel sizes to 1"
             )
-        memory = total.pop("memory", None)
-        return MachineShare(
-            num_cpus=total.pop("CPU", 0),
-            num_gpus=total.pop("GPU", 0),
-            memory=None if memory is None else int(memory),
-            # Which kind of GPU there is, the one machine does not let anybody choose.
-            resources={name: amount for name, amount in total.items() if not name.startswith("accelerator_type:")},
-        )
 
 
 def place_replica(
@@ -154,7 +166,7 @@ def place_replica(
             accelerator_type = None
     if accelerator_type is not None and kind != "cpu":
         for bundle in bundles:
-            bundle.setdefault(f"accelerator_type:{accelerator_type}", TYPE_SHARE)
+            bundle.setdefault(_TYPE + accelerator_type, TYPE_SHARE)
     return ReplicaPlacement(tuple(bundles), strategy)
 
 

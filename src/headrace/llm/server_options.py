@@ -59,8 +59,7 @@ def server_options(config: LLMConfig) -> dict[str, Any]:
         options["autoscaling_config"] = _scaling(scaling, config)
     elif options.get("num_replicas") == "auto":
         options["autoscaling_config"] = _scaling({}, config)
-    options["ray_actor_options"] = _resources(options.get("ray_actor_options"), config)
-    return options
+    return options | _resources(options, config)
 
 
 def _scaling(given: Any, config: LLMConfig) -> dict[str, Any]:
@@ -133,27 +132,62 @@ def replica_placement(config: LLMConfig) -> ReplicaPlacement:
     return place_replica(ParallelSizes.of(config.engine_kwargs), kind, config.accelerator_type, placement)
 
 
-def _resources(given: Any, config: LLMConfig) -> dict[str, Any]:
-    """`ray_actor_options`: what the user says there, else what the workers need."""
+def _resources(options: dict[str, Any], config: LLMConfig) -> dict[str, Any]:
+    """What the user says of a replica's resources, else what the workers need: `ray_actor_options`, and bundles where
+    workers may be on several machines."""
+    given = options.get("ray_actor_options")
     if isinstance(given, RayActorOptions):
         given = given.model_dump(exclude_unset=True)
     resources = dict(given or {})
-    share = replica_placement(config).on_one_machine()
-    # CPUs are a hint on one machine; a replica's own share of them is in the workers'.
-    resources.setdefault("num_cpus", max(1.0, share.num_cpus))
-    resources.setdefault("num_gpus", share.num_gpus)
-    if share.memory is not None:
-        resources.setdefault("memory", share.memory)
-    resources["resources"] = {**share.resources, **(resources.get("resources") or {})}
-    environment = resources.get("runtime_env") or {}
+    placement = replica_placement(config)
+    found: dict[str, Any] = {"ray_actor_options": resources}
+    if _workers_apart(config, placement) and "num_gpus" not in resources:
+        resources.setdefault("num_cpus", 1)
+        own = {"CPU": resources["num_cpus"], **(resources.get("resources") or {})}
+        if resources.get("memory"):
+            own["memory"] = resources["memory"]
+        found |= placement.apart(own)
+        if options.get("gang_scheduling_config") is not None:
+            del found["placement_group_strategy"]  # the gang has one
+    else:
+        share = placement.in_one_process()
+        # Where CPUs are a hint, a replica's own share of them is in the workers'.
+        resources.setdefault("num_cpus", max(1.0, share.num_cpus))
+        resources.setdefault("num_gpus", share.num_gpus)
+        if share.memory is not None:
+            resources.setdefault("memory", share.memory)
+        if share.accelerator_type is not None and share.num_gpus:
+            resources.setdefault("accelerator_type", share.accelerator_type)
+        resources["resources"] = {**share.resources, **(resources.get("resources") or {})}
+    environment = _environment(resources.get("runtime_env"), config)
+    if environment:
+        resources["runtime_env"] = environment
+    return found
+
+
+def _workers_apart(config: LLMConfig, placement: ReplicaPlacement) -> bool:
+    """Whether the workers of a replica get bundles of their own, which may be on several machines.
+
+    That is what vLLM's executor on Ray is for; on one machine it runs them as processes all the same. Copies of the
+    model within a replica (`data_parallel_size`) are processes of one machine in any case.
+    """
+    backend = config.engine_kwargs.get("distributed_executor_backend")
+    if not engine_named(config.llm_engine).spreads_workers or backend not in (None, "ray"):
+        return False
+    on_gpus = any(bundle.get("GPU") for bundle in placement.bundles)
+    sizes = ParallelSizes.of(config.engine_kwargs)
+    return on_gpus and sizes.data == 1 and (len(placement.bundles) > 1 or backend == "ray")
+
+
+def _environment(given: Any, config: LLMConfig) -> dict[str, Any]:
+    """The replica's runtime environment; the config's own wins over the deployment's."""
+    environment = given or {}
     if isinstance(environment, RuntimeEnv):
         environment = environment.model_dump(exclude_unset=True)
     if config.runtime_env:
         variables = {**(environment.get("env_vars") or {}), **(config.runtime_env.get("env_vars") or {})}
         environment = {**environment, **config.runtime_env, "env_vars": variables}
-    if environment:
-        resources["runtime_env"] = environment
-    return resources
+    return dict(environment)
 
 
 _BATCH_SHARE = 0.75

@@ -32,6 +32,7 @@ class EngineEntry:
         extra: of ours, which installs that package.
         gpu_use: whether it runs on GPUs: never, where the config asks for it, or wherever there are some.
         has_adapters: it can serve LoRA adapters over the model.
+        spreads_workers: the workers of one replica may be on several machines, each with a bundle of its own.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineEntry:
     extra: str | None = None
     gpu_use: GpuUse = "never"
     has_adapters: bool = False
+    spreads_workers: bool = False
 
 
 ENGINES = {
@@ -54,6 +56,7 @@ ENGINES = {
             "vllm",
             gpu_use="where there are some",
             has_adapters=True,
+            spreads_workers=True,
         ),
         EngineEntry(
             "transformers",

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 import headrace as serve
+from headrace.context import GangContext
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.llm.config.llm_config import LLMConfig
 from headrace.llm.engines.protocol import EngineLoad, EngineRequest, EngineResponse, LoadingProgress, ModelInfo
@@ -23,6 +24,7 @@ from headrace.llm.engines.vllm.arguments import serve_arguments
 from headrace.llm.engines.vllm.asgi_call import api_paths, call, error_response
 from headrace.llm.engines.vllm.load_recorder import LoadRecorder
 from headrace.llm.engines.vllm.loading import Loading
+from headrace.llm.engines.vllm.ray_executor import use_placement_group
 from headrace.llm.engines.vllm.usage import count_requests, counting
 
 logger = logging.getLogger("headrace.llm.vllm")
@@ -132,6 +134,7 @@ class VLLMEngine:
 
     def _engine_config(self, vllm: ModuleType) -> tuple[Any, Any]:
         args = serve_arguments(self._config, vllm)
+        use_placement_group(args, _gang())
         if args.worker_extension_cls in (None, ""):
             args.worker_extension_cls = _WORKER_EXTENSION
         vllm.configure_logging_from_args(args)
@@ -278,6 +281,12 @@ class VLLMEngine:
             with contextlib.suppress(psutil.Error):
                 mine += child.children(recursive=True)
         return mine
+
+
+def _gang() -> GangContext | None:
+    with contextlib.suppress(HeadraceError):  # outside of a replica
+        return serve.get_replica_context().gang_context
+    return None
 
 
 def _with_priority(body: bytes, priority: int) -> bytes:
