@@ -37,7 +37,7 @@ class Instance:
         self.controller: Controller
 
     async def start(self) -> Controller:
-        self.store = Store(self.folder / "state.db")
+        self.store = Store(self.folder / "state.db", self.engine.journal)
         self.controller = Controller(self.engine, self.folder, SECRET, self.store)
         await self.controller.start()
         return self.controller

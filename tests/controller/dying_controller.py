@@ -48,8 +48,8 @@ class DyingConnection:
 
 
 class DyingStore(Store):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *more: Any) -> None:
+        super().__init__(path, *more)
         self._db = DyingConnection(self._db, path.parent)  # type: ignore[assignment]
 
 

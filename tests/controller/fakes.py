@@ -25,6 +25,7 @@ from headrace.config.spec import (
 from headrace.engine.allocator import Allocator
 from headrace.engine.listeners import listen_unix
 from headrace.engine.process import Activity, NodeInfo, ProcessExited, ProcessInfo, ProcessSpec
+from headrace.engine.protocol import Journal
 from headrace.engine.resources import Allocation, Machine, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 from headrace.wire.callee import Listener
@@ -129,7 +130,7 @@ class FakeReplica:
 class FakeEngine:
     """Keeps every replica that it ever started in `started`; `log` tells what happened in which order."""
 
-    journal = None
+    journal: Journal | None = None
 
     def __init__(self, session_dir: Path, machine: Machine | None = None) -> None:
         self.session_dir = session_dir

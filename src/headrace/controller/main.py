@@ -51,19 +51,20 @@ async def serve(process: ProcessContext) -> None:
 
     Raises:
         StartupError: the state store cannot be read.
-        ConnectionError: the engine is gone.
+        ConnectionError: the engine is gone, or the state can no longer be kept: another controller is to be started.
     """
     config = InstanceConfig(**process.args.get("instance", {}))
     configure_logging("controller", config.logging.model_dump(mode="json"))
-    store = Store(process.session_dir / "state.db")
-    (process.session_dir / CONTROLLER_ERROR).unlink(missing_ok=True)
     engine = await _factory(process.args.get("engine"))(process, config)
+    lost = asyncio.Event()
+    store = Store(process.session_dir / "state.db", engine.journal, lost.set)
+    (process.session_dir / CONTROLLER_ERROR).unlink(missing_ok=True)
     controller = Controller(engine, process.session_dir, process.secret, store, config)
     # Calls are taken from the first moment on; watchers wait until the running replicas are found.
     listener = await rpc_server(controller).start(process.listeners["wire"], process.secret)
     try:
         await controller.start()
-        await _serve_rest(controller, process)
+        await _serve_until(lost, controller, process)
     finally:
         listener.close()
         await controller.close()
@@ -76,6 +77,19 @@ def _factory(name: str | None) -> EngineFactory:
     module, _, function = name.partition(":")
     factory: EngineFactory = getattr(importlib.import_module(module), function)
     return factory
+
+
+async def _serve_until(lost: asyncio.Event, controller: Controller, process: ProcessContext) -> None:
+    """Serve the REST API; raises ConnectionError once the state is `lost`."""
+    serving, losing = asyncio.create_task(_serve_rest(controller, process)), asyncio.create_task(lost.wait())
+    try:
+        await asyncio.wait((serving, losing), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            raise ConnectionError("the controller's state can no longer be kept")
+        serving.result()
+    finally:
+        serving.cancel()
+        losing.cancel()
 
 
 async def _serve_rest(controller: Controller, process: ProcessContext) -> None:

@@ -1,7 +1,8 @@
-"""What is wanted, on disk: written before it is acted on, read when a controller starts again.
+"""What is wanted: written before it is acted on, read when a controller starts again.
 
-SQLite in WAL mode. A crash of the process loses nothing; a crash of the machine loses at most the last moments, and
-with the machine the replicas are gone too.
+SQLite. On one machine a file in WAL mode: a crash of the process loses nothing; a crash of the machine loses at most
+the last moments, and with the machine the replicas are gone too. Where the next controller may come up on another
+machine, the file is of no use, and a journal takes its place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import msgspec
 from headrace.config.spec import ApplicationSpec, DeploymentSpec, DeployRecord
 from headrace.controller import deploys
 from headrace.controller.autoscaling.capacity import Capacity
+from headrace.controller.journaled_database import JournaledDatabase, rebuilt
+from headrace.engine.protocol import Journal
 from headrace.exceptions import StartupError
 
 FORMAT = 1
@@ -79,34 +82,55 @@ class StoredVersion(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Store:
-    """Desired state in one file.
+    """Desired state in one file, or in a journal.
+
+    Args:
+        path: the file.
+        journal: what is used in place of the file; None for the file.
+        on_lost: called when the journal cannot be written any more. Every write fails from then on, and the controller
+            has to start anew.
 
     Raises:
-        StartupError: from the constructor, when the file is damaged, of a newer format, or cannot be opened.
+        StartupError: from the constructor, when the state is damaged, of a newer format, or cannot be opened.
+        ConnectionError: the journal is out of reach.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, journal: Journal | None = None, on_lost: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._name, self._way_out = f"state store {path}", "move the file away"
+        if journal is not None:
+            self._name, self._way_out = "state store of the cluster", "shut the instance down and start it again"
         self._encoder = msgspec.msgpack.Encoder()
         with self._refusing():
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
-                self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
-            elif found != FORMAT:
-                raise StartupError(
-                    f"the state store {path} has format {found}, and this version of Headrace reads format {FORMAT}: "
-                    "start the version that wrote it, or move the file away to begin with no applications"
-                )
-            self._db.executescript(_LATER_TABLES)
-            check = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if check != "ok":
-                raise sqlite3.DatabaseError(check)
+            self._db = self._open(path) if journal is None else self._open_journal(journal, on_lost)
             self.load()
             found = self._db.execute("SELECT percent, grows FROM capacity").fetchone()
             self._capacity = Capacity() if found is None else Capacity(found[0], bool(found[1]))
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        self._prepare(db)
+        return db
+
+    def _open_journal(self, journal: Journal, on_lost: Callable[[], None]) -> JournaledDatabase:
+        contents = journal.load()
+        return JournaledDatabase(rebuilt(contents, self._prepare), journal, contents, on_lost)
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+        elif found != FORMAT:
+            raise StartupError(
+                f"the {self._name} has format {found}, and this version of Headrace reads format {FORMAT}: start the "
+                f"version that wrote it, or {self._way_out} to begin with no applications"
+            )
+        db.executescript(_LATER_TABLES)
+        check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if check != "ok":
+            raise sqlite3.DatabaseError(check)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -114,8 +138,8 @@ class Store:
             yield
         except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
             raise StartupError(
-                f"the state store {self.path} cannot be read ({error}): move the file away to begin with no "
-                "applications, then deploy them again; running replicas of the old ones will be stopped"
+                f"the {self._name} cannot be read ({error}): {self._way_out} to begin with no applications, then "
+                "deploy them again; running replicas of the old ones will be stopped"
             ) from error
 
     def close(self) -> None:
@@ -294,8 +318,9 @@ class Store:
         )
 
     def remove_version(self, app: str, deployment: str) -> None:
-        self._db.execute("DELETE FROM versions WHERE app = ? AND deployment = ?", (app, deployment))
-        self.remove_target(app, deployment)
+        with self._transaction():
+            self._db.execute("DELETE FROM versions WHERE app = ? AND deployment = ?", (app, deployment))
+            self.remove_target(app, deployment)
 
     def remove_target(self, app: str, deployment: str) -> None:
         self._db.execute("DELETE FROM targets WHERE app = ? AND deployment = ?", (app, deployment))
