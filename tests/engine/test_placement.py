@@ -244,6 +244,10 @@ def test_a_gang_stands_for_the_bundles_of_all_its_members_in_order() -> None:
     assert all(bundle.selector == {"zone": "a"} for bundle in bundles_of(wanted))
 
 
+def test_a_gang_that_needs_nothing_has_bundles_all_the_same() -> None:
+    assert [b.amounts for b in bundles_of(request(gang=Gang(id="g", size=2, index=0)))] == [{"CPU": 0.001}] * 2
+
+
 def test_a_process_brings_what_it_asks_for_into_its_bundles() -> None:
     wanted = request({"CPU": 1.0}, ONE, accelerator_type="H100", memory=100, label_selector={"zone": "a"})
     first, second = bundles_of(wanted)

@@ -10,7 +10,8 @@ from headrace.engine.amounts import ACCELERATOR
 from headrace.engine.resources import ResourceRequest
 
 TYPE_SHARE = 0.001
-"""How much of `accelerator_type:<type>` who asks for a type asks for: it only says which machines will do."""
+"""How much of `accelerator_type:<type>` who asks for a type asks for: it only says which machines will do. Also how much
+of a CPU a bundle has that needs nothing."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,8 @@ def bundles_of(request: ResourceRequest, selector: Mapping[str, str] | None = No
             for index, bundle in enumerate(request.bundles)
         ]
     else:
-        one = [(_amounts(request), own)]
+        # A placement group has to hold something.
+        one = [(_amounts(request) or ({"CPU": TYPE_SHARE} if request.gang is not None else {}), own)]
     members = request.gang.size if request.gang is not None else 1
     return [
         Bundle(amounts=amounts, selector=labels, name=_name(member, members, index, len(one)))

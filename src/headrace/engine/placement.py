@@ -88,6 +88,8 @@ def place(bundles: Sequence[Bundle], strategy: str, rooms: Sequence[Room], left:
 
 def _selectors(request: ResourceRequest) -> Iterator[Mapping[str, str]]:
     yield request.label_selector
+    if request.bundles or request.gang is not None:
+        return  # a placement group has none
     for fallback in request.fallback_strategy:
         yield fallback.get("label_selector") or {}
 
