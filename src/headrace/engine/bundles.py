@@ -10,8 +10,8 @@ from headrace.engine.amounts import ACCELERATOR
 from headrace.engine.resources import ResourceRequest
 
 TYPE_SHARE = 0.001
-"""How much of `accelerator_type:<type>` who asks for a type asks for: it only says which machines will do. Also how much
-of a CPU a bundle has that needs nothing."""
+"""How much of `accelerator_type:<type>` who asks for a type asks for: it only says which machines will do. Also how
+much of a CPU a bundle has that needs nothing."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
