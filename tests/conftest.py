@@ -22,6 +22,40 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ENGINES = ("local", "ray", "ray-3")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help="where tests have their instances run: this machine, or a Ray cluster of one machine or of three",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") == "local":
+        return
+    for item in items:
+        marker = item.get_closest_marker("local_engine")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"on one machine only: {marker.args[0]}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_of_all_tests(request: pytest.FixtureRequest, sessions_folder: Path) -> Iterator[None]:
+    """Where the tests' instances run."""
+    engine = request.config.getoption("--engine")
+    if engine == "local":
+        yield
+        return
+    from ray_cluster import cluster
+
+    with cluster(3 if engine == "ray-3" else 1):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def sessions_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Instances of the machine's user stay out of the tests, and theirs out of the user's."""
