@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import psutil
+
+from headrace.config import ServeDeploySchema
+from headrace.kubernetes.ray_service import REST_PORT, RayServiceOptions, ray_service
+from headrace.kubernetes.served_config import ServedConfig
+
 from .kuberay_controller import Cluster
 
 T = TypeVar("T")
 
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 TOKEN = "the-token-of-the-cluster"
 APPLICATIONS = Path(__file__).with_name("served_by_heads.py")
 
@@ -39,22 +44,11 @@ class Head:
 
     Args:
         folder: where it runs: the application's module is there, and its session folder.
-        start: options of `headrace start`.
-        environment: on top of this process's.
-        ports: of proxies and REST; 0 for any.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        start: tuple[str, ...] = (),
-        environment: dict[str, str] | None = None,
-        ports: tuple[int, int] = (0, 0),
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._start = start
-        self._environment = environment or {}
-        self._ports = ports
+        self._ports = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -68,17 +62,12 @@ class Head:
     ) -> None:
         self.end()
 
-    def begin(self) -> None:
-        """Start it, for the first time or again."""
+    def begin(self, *, wait: bool = True) -> None:
+        """Start it, for the first time or again. `wait`: until it can be used."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "RAY_"))}
-        http_port, rest_port = self._ports
         with (self.folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "headrace", "start", "--block"),
-                    *("--http-port", str(http_port), "--rest-host", "0.0.0.0", "--rest-port", str(rest_port)),
-                    *self._start,
-                ],
+                self.command(),
                 cwd=self.folder,
                 env={
                     **kept,
@@ -86,35 +75,50 @@ class Head:
                     "RAY_AUTH_MODE": "token",
                     "RAY_AUTH_TOKEN": TOKEN,
                     "COLUMNS": "200",
-                    **self._environment,
+                    **self.environment(),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self._says("Serving.")
-
-    def _says(self, text: str) -> str:
-        def said() -> str:
-            output = (self.folder / "output").read_text(errors="replace")
-            assert self._process is not None
-            assert self._process.poll() is None or text in output, output
-            return output if text in output else ""
-
-        return until(said, text)
+        if wait:
+            until(self._is_up, "the head")
 
     @property
-    def dashboard_url(self) -> str:
-        return self._told(r"REST API\s+(http://\S+)")
+    def output(self) -> str:
+        return (self.folder / "output").read_text(errors="replace")
+
+    @property
+    def exit_status(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def _is_up(self) -> bool:
+        assert self.exit_status is None, self.output
+        return "\nLogs" in self.output
+
+    def processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        return [main, *main.children(recursive=True)]
+
+    def command(self) -> list[str]:
+        http_port, rest_port = self._ports
+        return [
+            *(sys.executable, "-m", "headrace", "start", "--block"),
+            *("--http-port", str(http_port), "--rest-host", "0.0.0.0", "--rest-port", str(rest_port)),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return {}
 
     @property
     def proxy_url(self) -> str:
-        return self._told(r"Applications\s+(http://\S+)")
+        return f"http://127.0.0.1:{self._ports[0]}"
 
-    def _told(self, pattern: str) -> str:
-        found = re.search(pattern, self._says("Serving."))
-        assert found is not None
-        return found[1].rstrip("/")
+    @property
+    def dashboard_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[1]}"
 
     def as_cluster(self, name: str, spec: str) -> Cluster:
         return Cluster(name, spec, self.dashboard_url, self.proxy_url)
@@ -122,17 +126,69 @@ class Head:
     def kill(self) -> None:
         """As a pod dies whose node is gone."""
         assert self._process is not None
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
-        )
-        for pid in (self._process.pid, *map(int, children.stdout.split())):
-            os.kill(pid, signal.SIGKILL)
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
     def end(self) -> None:
+        """As a pod is deleted."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(DEADLINE_S)
+
+
+class RayHead(Head):
+    """One head with Ray, started by the very script that is in the manifest, on ports of its own.
+
+    Attributes:
+        broken: Headrace is to listen at an address that is not this machine's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._ray_port, self._agent_port, self._metrics_port = free_port(), free_port(), free_port()
+        self.broken = False
+
+    @property
+    def agent_url(self) -> str:
+        """Where Ray tells of the health of the node."""
+        return f"http://127.0.0.1:{self._agent_port}"
+
+    def command(self) -> list[str]:
+        http_port, rest_port = self._ports
+        config = ServedConfig("applications: []", ServeDeploySchema(applications=[], http_options={"port": http_port}))
+        options = RayServiceOptions(image="image", name="head", drain_s=0)
+        head = ray_service(options, config)["spec"]["rayClusterConfig"]["headGroupSpec"]
+        (container,) = head["template"]["spec"]["containers"]
+        (script,) = container["args"]
+        if self.broken:
+            script = script.replace("--http-host 0.0.0.0", "--http-host 192.0.2.99")
+        return [*container["command"], script.replace(str(REST_PORT), str(rest_port))]
+
+    def environment(self) -> dict[str, str]:
+        """What KubeRay gives to the container."""
+        params = {
+            "block": None,
+            "port": self._ray_port,
+            "num-cpus": 4,
+            "object-store-memory": 100_000_000,
+            "include-dashboard": "false",
+            "dashboard-agent-listen-port": self._agent_port,
+            "metrics-export-port": self._metrics_port,
+            "temp-dir": f"'{self.folder / 'ray'}'",
+        }
+        flags = [f"--{name}" if value is None else f"--{name}={value}" for name, value in params.items()]
+        return {
+            "KUBERAY_GEN_RAY_START_CMD": " ".join(("ray", "start", "--head", *flags)),
+            "RAY_PORT": str(self._ray_port),
+            "RAY_ADDRESS": f"127.0.0.1:{self._ray_port}",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # As the image has it.
+            "PYTHONPATH": str(self.folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from .heads import TOKEN, Head, free_port, short_folder, until
+from .heads import TOKEN, Head, RayHead, short_folder, until
 from .kuberay_controller import Cluster, RayServiceController, Spec, Upgrade
 
 
@@ -76,12 +76,15 @@ def ask(url: str) -> Any:
     return answer.json()
 
 
-@pytest.fixture
-def kubernetes() -> Iterator[Kubernetes]:
+@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.full, pytest.mark.timeout(300)])])
+def kubernetes(request: pytest.FixtureRequest) -> Iterator[Kubernetes]:
+    """With heads on either engine."""
+    if request.param == "ray":
+        pytest.importorskip("ray")
     folder = short_folder()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield Kubernetes(folder, stack, Head)
+        yield Kubernetes(folder, stack, Head if request.param == "local" else RayHead)
 
 
 def test_a_new_service_gets_a_cluster_its_config_and_then_its_requests(kubernetes: Kubernetes) -> None:
@@ -216,8 +219,6 @@ def test_a_cluster_that_does_not_get_ready_never_takes_over(kubernetes: Kubernet
 
 
 def test_a_head_that_lost_everything_gets_its_config_again(kubernetes: Kubernetes) -> None:
-    ports = free_port(), free_port()
-    kubernetes._start_head = lambda folder: Head(folder, ports=ports)
     service = kubernetes.operate(config(price=8))
     kubernetes.until_running()
     head = kubernetes.heads["cluster-1"]

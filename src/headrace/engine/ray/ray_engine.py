@@ -18,6 +18,7 @@ from headrace.engine.protocol import ProcessList
 from headrace.engine.ray import kv, placing, teardown
 from headrace.engine.ray.agents import Agents
 from headrace.engine.ray.groups import Groups
+from headrace.engine.ray.health import problem_of
 from headrace.engine.ray.journal import KvJournal
 from headrace.engine.ray.process_actor import ProcessActor, Whereabouts
 from headrace.engine.ray.records import CONTROLLER, PROCESS, ControllerRecord, ProcessRecord
@@ -200,6 +201,10 @@ class RayEngine:
 
     async def nodes(self) -> list[NodeInfo]:
         return self._agents.nodes()
+
+    async def health(self, part: str) -> str | None:
+        """What is wrong with a part of Ray, "gcs" or "raylet"; None for nothing. The REST API tells probes."""
+        return await asyncio.to_thread(problem_of, part, self._own_node)
 
     async def stop_proxies(self, timeout_s: float) -> None:
         await self._agents.ask_all("stop_proxies", timeout_s, timeout_s=timeout_s + 5.0)

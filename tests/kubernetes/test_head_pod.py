@@ -1,0 +1,64 @@
+"""The head's pod, by the script of the manifest: what probes see of it, and when it ends."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from .heads import RayHead, short_folder, until
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
+
+PARTS = ("/api/gcs_healthz", "/api/local_raylet_healthz", "/api/healthz")
+
+
+@pytest.fixture
+def head() -> Iterator[RayHead]:
+    pytest.importorskip("ray")
+    folder = short_folder()
+    try:
+        with RayHead(folder) as started:
+            yield started
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def asked(url: str) -> tuple[int, str]:
+    """As a probe asks: without a token."""
+    answer = httpx.get(url, timeout=3.0, trust_env=False)
+    return answer.status_code, answer.text
+
+
+def process(head: RayHead, part: str) -> psutil.Process:
+    (found,) = (each for each in head.processes() if each.name() == part)
+    return found
+
+
+def test_probes_hear_of_rays_health_from_ray_itself_and_from_headrace(head: RayHead) -> None:
+    assert [asked(head.dashboard_url + path) for path in PARTS] == [
+        (200, "success"),
+        (200, "success"),
+        (200, "raylet: success\ngcs: success"),
+    ]
+    assert until(lambda: asked(f"{head.agent_url}/api/healthz")[0] == 200, "the agent")
+    assert asked(f"{head.proxy_url}/-/healthz")[0] == 200
+    process(head, "gcs_server").suspend()
+    status, text = until(lambda: found if (found := asked(head.dashboard_url + PARTS[0]))[0] != 200 else None, "503")
+    assert status == 503
+    assert "the GCS does not answer" in text or "no answer within" in text
+    assert asked(head.dashboard_url + PARTS[2])[0] == 503
+    process(head, "gcs_server").resume()
+    until(lambda: asked(head.dashboard_url + PARTS[0]) == (200, "success"), "its recovery")
+
+
+def test_the_pod_ends_where_headrace_cannot_start(head: RayHead) -> None:
+    """Kubernetes starts it again then, and its log says why; a head that serves nothing would stay so for ever."""
+    head.end()
+    head.broken = True
+    head.begin(wait=False)
+    until(lambda: head.exit_status is not None, "the end")
+    assert "192.0.2.99" in head.output
