@@ -71,3 +71,11 @@ async def test_routers_are_told_where_replicas_run(instance: Instance) -> None:
     [info] = await instance.engine.list()
     [target] = instance.targets().replicas
     assert (target.address, target.node, target.zone, target.socket) == (info.address, "here", "", info.listen)
+
+
+async def test_metrics_tell_of_nodes_and_of_the_replicas_on_them(instance: Instance) -> None:
+    instance.controller.deploy([application(deployment(num_replicas=2))])
+    await instance.until_status("HEALTHY")
+    text = (await instance.controller.metrics.scrape()).decode()
+    assert 'ray_serve_nodes{state="ALIVE"} 1' in text and 'ray_serve_nodes{state="LOST"} 0' in text
+    assert 'ray_serve_node_replicas{application="app",deployment="Model",node="here"} 2' in text

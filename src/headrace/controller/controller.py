@@ -109,6 +109,7 @@ class Controller:
             statuses=self.application_statuses,
             counts=self._services.counts,
             loops=lambda: self._loops,
+            nodes=engine.nodes,
         )
 
     def _unknown(self, key: str) -> RoutingTable | DeploymentTargets:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Phase
 from headrace.controller.replica_runner import ReplicaRunner
+from headrace.engine.process import NodeInfo
 from headrace.observe import catalogue
 from headrace.observe.collectors import add_collector
 from headrace.observe.exposition import Family
@@ -36,6 +38,7 @@ class ControllerMetrics:
         managers, statuses: what there is at the moment.
         counts: by application and deployment, also those that are deleted: a counter never falls.
         loops: how often the controller has looked at what is to be done.
+        nodes: asks for the machines.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class ControllerMetrics:
         statuses: Callable[[], list[ApplicationStatus]],
         counts: dict[tuple[str, str], DeploymentCounts],
         loops: Callable[[], int],
+        nodes: Callable[[], Awaitable[list[NodeInfo]]],
     ) -> None:
         # Of the process, so that one that is started again begins new series and no counter falls.
         self._actor = {"actor_id": f"controller-{os.getpid()}"}
@@ -55,10 +59,23 @@ class ControllerMetrics:
         self._statuses = statuses
         self._counts = counts
         self._loops = loops
+        self._nodes = nodes
+        self._nodes_alive: list[bool] = []
         self._scraper = Scraper(session_dir, CONTROLLER, prefix, "controller", self._actor["actor_id"], self._ask)
         add_collector(self._own, labelled=True)
-        self.scrape = self._scraper.scrape
-        self.families = self._scraper.own_families
+
+    async def scrape(self) -> bytes:
+        """See `Scraper.scrape`."""
+        await self._look_at_nodes()
+        return await self._scraper.scrape()
+
+    async def families(self, prefix: str) -> list[Family]:
+        """See `Scraper.own_families`."""
+        await self._look_at_nodes()
+        return await self._scraper.own_families(prefix)
+
+    async def _look_at_nodes(self) -> None:
+        self._nodes_alive = [node.alive for node in await self._nodes()]
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(
@@ -73,7 +90,9 @@ class ControllerMetrics:
         return answer
 
     def _own(self) -> Iterator[Metric]:
-        return chain(self._of_replicas(), self._of_autoscaling(), self._of_statuses(), self._of_events())
+        return chain(
+            self._of_replicas(), self._of_autoscaling(), self._of_statuses(), self._of_nodes(), self._of_events()
+        )
 
     def _of_replicas(self) -> Iterator[Metric]:
         managers = [(manager, _labels(manager.app, manager.name)) for manager in self._managers()]
@@ -116,6 +135,18 @@ class ControllerMetrics:
             (_labels(status.name, deployment.name), _number(deployment.status, _DEPLOYMENT_STATUSES))
             for status in statuses
             for deployment in status.deployments
+        )
+
+    def _of_nodes(self) -> Iterator[Metric]:
+        alive = self._nodes_alive.count(True)
+        lost = len(self._nodes_alive) - alive
+        yield from catalogue.NODES.family([({"state": "ALIVE"}, alive), ({"state": "LOST"}, lost)])
+        placed = [
+            (_labels(manager.app, manager.name), Counter(r.node for r in manager.runners.values() if r.node))
+            for manager in self._managers()
+        ]
+        yield from catalogue.NODE_REPLICAS.family(
+            ({**labels, "node": node}, count) for labels, nodes in placed for node, count in nodes.items()
         )
 
     def _of_events(self) -> Iterator[Metric]:

@@ -228,8 +228,13 @@ class ReplicaRunner:
             pid=self.replica.pid,
             started_at=self.started_at_unix,
             message=message,
-            node=self._where.node if self._where is not None else "",
+            node=self.node,
         )
+
+    @property
+    def node(self) -> str:
+        """Where it runs; empty while it has no place."""
+        return self._where.node if self._where is not None else ""
 
     @property
     def where(self) -> ProcessInfo:

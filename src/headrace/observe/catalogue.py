@@ -295,6 +295,13 @@ APPLICATION_STATUS = _add(
     "0 unknown, 1 DEPLOY_FAILED, 2 UNHEALTHY, 3 NOT_STARTED, 4 DELETING, 5 DEPLOYING, 6 RUNNING.",
     ("application",),
 )
+NODES = _add("serve_nodes", "gauge", "The machines of the instance: state is ALIVE or LOST.", ("state",))
+NODE_REPLICAS = _add(
+    "serve_node_replicas",
+    "gauge",
+    "Replicas of the deployment that have a place on this machine.",
+    (*_DEPLOYMENT, "node"),
+)
 CONTROL_LOOPS = _add(
     "serve_controller_num_control_loops",
     "counter",

@@ -30,6 +30,12 @@ ANSWER_WITHIN_S = 4.0
 
 CONTROLLER = "controller.sock"
 
+CONTROLLER_ON_A_CLUSTER = "ctl.sock"
+"""Where `controller.sock` may lead to another machine, this is there on the one that the controller runs on. Who adds
+up what all machines tell shall be told of the controller once."""
+
+_LEADS_ELSEWHERE = "controller.address"
+
 Ask = Callable[[str, str], Awaitable[list[Family]]]
 """Asks the process behind a socket's path for its metrics, with the prefix of their names."""
 
@@ -79,13 +85,18 @@ class Scraper:
     async def _scrape(self) -> bytes:
         if "prometheus_client" not in sys.modules:  # the first time: not on the loop, which has requests to serve
             await asyncio.to_thread(importlib.import_module, "prometheus_client")
-        paths = [self._folder / CONTROLLER, *sorted(self._folder.glob("*.vitals"))]
-        others = [asyncio.create_task(self._asked(path)) for path in paths if path.name != self._own]
+        others = [asyncio.create_task(self._asked(path)) for path in self._sockets() if path.name != self._own]
         own = await self.own_families(self._prefix)
         answers = [await other for other in others]
         unanswered = catalogue.UNANSWERED.family([({}, answers.count(None))])
         about = [family for metric in unanswered if (family := render(metric, self._prefix, {})) is not None]
         return merge([own, *(answer for answer in answers if answer is not None), about])
+
+    def _sockets(self) -> list[Path]:
+        vitals = sorted(self._folder.glob("*.vitals"))
+        if self._own == CONTROLLER or not (self._folder / _LEADS_ELSEWHERE).exists():
+            return [self._folder / CONTROLLER, *vitals]
+        return [self._folder / CONTROLLER_ON_A_CLUSTER, *vitals]
 
     async def _asked(self, path: Path) -> list[Family] | None:
         """What the process says: nothing where it is gone, None where it is there and does not answer."""
