@@ -165,8 +165,8 @@ class GangPlace(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ReplicaSpec(msgspec.Struct, kw_only=True):
-    """What a fresh replica process is told to run. `rank` is the replica's place among its deployment's, `gang` that in
-    its gang; None if it is in none."""
+    """What a fresh replica process is told to run. `rank` is the replica's place among its deployment's, `local_rank`
+    among those on its node, `node_rank` that of the node; `gang` that in its gang, None if it is in none."""
 
     replica_id: str
     deployment: DeploymentSpec
@@ -177,6 +177,8 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     max_body_bytes: int | None = None
     runtime_env: dict[str, Any] = {}
     gang: GangPlace | None = None
+    node_rank: int = 0
+    local_rank: int = 0
 
 
 class InitializeReply(msgspec.Struct, kw_only=True):
@@ -196,6 +198,8 @@ class ReconfigureRequest(msgspec.Struct, kw_only=True):
     user_config_changed: bool = False
     rank: int = 0
     world_size: int = 1
+    node_rank: int = 0
+    local_rank: int = 0
 
 
 class DrainRequest(msgspec.Struct, kw_only=True):

@@ -20,7 +20,7 @@ from headrace.config.spec import (
 from headrace.controller import deployment_view, gangs, reconcile, running_gangs
 from headrace.controller.allocation import allocate_all
 from headrace.controller.history import History, after_failure, after_running, after_settling, backoff_s
-from headrace.controller.ranks import closed, free
+from headrace.controller.ranks import Rank, closed_places, free, joining
 from headrace.controller.reconcile import Desired, Plan, Reconfigure, Start, Stop, Verdict
 from headrace.controller.replica_counts import DeploymentCounts
 from headrace.controller.replica_machine import Cause, Phase, Replica
@@ -221,7 +221,7 @@ class DeploymentManager:
 
     def _reconfigure(self, runner: ReplicaRunner) -> None:
         if runner.config != self.config:
-            spec = self._replica_spec(runner.replica_id, self.spec, runner.rank, runner.gang)
+            spec = self._replica_spec(runner.replica_id, self.spec, runner.place, runner.gang)
             runner.reconfigure(spec, self.options, self.config)
 
     def _autoscale(self) -> None:
@@ -268,7 +268,7 @@ class DeploymentManager:
         assert spec is not None, "only the wanted version and the fallback are ever started"
         options = options_of(spec)
         environment, size = self.application.runtime_env, gang_size_of(spec)
-        ranks = iter(free({r.rank for r in self.runners.values() if r.replica.active}, count))
+        ranks = iter(free({r.place.rank for r in self.runners.values() if r.replica.active}, count))
         for _ in range(count // size):
             ids = [f"{self.key}#{self._services.short_ids.new()}" for _ in range(size)]
             gang = gangs.new_gang(ids) if options.gang_scheduling_config is not None else [None]
@@ -311,12 +311,14 @@ class DeploymentManager:
                 return spec
         return None
 
-    def _replica_spec(self, replica_id: str, spec: DeploymentSpec, rank: int, gang: GangPlace | None) -> ReplicaSpec:
+    def _replica_spec(self, replica_id: str, spec: DeploymentSpec, place: Rank, gang: GangPlace | None) -> ReplicaSpec:
         return ReplicaSpec(
             replica_id=replica_id,
             deployment=spec,
             route_prefix=self.application.route_prefix,
-            rank=rank,
+            rank=place.rank,
+            node_rank=place.node,
+            local_rank=place.local,
             world_size=self.num_replicas,
             root_path=self._services.root_path,
             max_body_bytes=self._services.max_body_bytes,
@@ -328,10 +330,15 @@ class DeploymentManager:
         """Where replicas have gone and none comes in their place, others take their ranks, as in Ray Serve."""
         if self._history.reconfigure_failed is not None:
             return
-        ranks = closed({r.replica_id: r.rank for r in self.runners.values() if r.replica.active})
-        for replica_id, rank in ranks.items():
+        active = (r for r in self.runners.values() if r.replica.active)
+        for replica_id, place in closed_places({r.replica_id: (r.node, r.place) for r in active}).items():
             runner = self.runners[replica_id]
-            runner.take_rank(self._replica_spec(replica_id, self.spec, rank, runner.gang))
+            runner.take_rank(self._replica_spec(replica_id, self.spec, place, runner.gang))
+
+    def _placed(self, runner: ReplicaRunner) -> Rank:
+        """The ranks of a replica of which it is known now where it runs."""
+        others = [(r.node, r.place) for r in self.runners.values() if r is not runner and r.node and r.replica.active]
+        return joining(runner.place.rank, runner.node, others)
 
     # Replicas.
 
@@ -347,7 +354,7 @@ class DeploymentManager:
     ) -> ReplicaRunner:
         return ReplicaRunner(
             replica_id=replica_id,
-            spec=self._replica_spec(replica_id, spec, rank, gang) if spec is not None else None,
+            spec=self._replica_spec(replica_id, spec, Rank(rank), gang) if spec is not None else None,
             options=options,
             version=spec.version if spec is not None else version,
             config=config,
@@ -357,6 +364,7 @@ class DeploymentManager:
             on_change=self._changed,
             on_reconfigured=self._reconfigured,
             on_waiting=lambda: self._services.mark(self),
+            on_placed=self._placed,
             counts=self._services.counts.setdefault((self.app, self.name), DeploymentCounts()),
         )
 
@@ -365,7 +373,7 @@ class DeploymentManager:
         replica_id, version = info.args["replica_id"], info.args["version"]
         spec = self._spec_of(version)
         # What it was last told is not known for certain; being told again costs nothing.
-        [rank] = free({r.rank for r in self.runners.values() if r.replica.active}, 1)
+        [rank] = free({r.place.rank for r in self.runners.values() if r.replica.active}, 1)
         gang = gang_place_of(info)
         runner = self._runner(replica_id, spec, self.options, config="", version=version, rank=rank, gang=gang)
         runner.gang = gang

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from msgspec.structs import replace
+
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.spec import (
     DrainRequest,
@@ -22,6 +24,7 @@ from headrace.config.spec import (
 )
 from headrace.controller import replica_machine as rm
 from headrace.controller.health import BLOCKED_AFTER_S, check_health, does_nothing, is_stopped, read_vitals
+from headrace.controller.ranks import Rank
 from headrace.controller.replica_counts import DeploymentCounts, ReplicaTimes
 from headrace.controller.replica_machine import Action, Phase, Replica
 from headrace.controller.status import replica_state
@@ -69,10 +72,12 @@ class ReplicaRunner:
         on_change: called with the runner and the state before, after every event that changed something.
         on_reconfigured: called with the config and, if the replica refused it, why.
         on_waiting: called when `waiting_for` has changed.
+        on_placed: called when it is known where it runs; returns its ranks.
         counts: its deployment's.
 
     Attributes:
         waiting_for: what the engine says that its start waits for; None if it does not wait.
+        place: its ranks; those of its machine are known once it has one.
         gang: its place in its gang; None if it is in none.
     """
 
@@ -89,6 +94,7 @@ class ReplicaRunner:
         on_change: Callable[[ReplicaRunner, Replica], None],
         on_reconfigured: Callable[[ReplicaRunner, str, str | None], None],
         on_waiting: Callable[[], None],
+        on_placed: Callable[[ReplicaRunner], Rank],
         counts: DeploymentCounts,
     ) -> None:
         self.replica_id = replica_id
@@ -99,7 +105,7 @@ class ReplicaRunner:
         self.process = process
         self.waiting_for: str | None = None
         self.replica = Replica()
-        self.rank = spec.rank if spec is not None else 0
+        self.place = Rank(spec.rank if spec is not None else 0)
         self.gang = spec.gang if spec is not None else None
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
@@ -114,6 +120,7 @@ class ReplicaRunner:
         self._on_change = on_change
         self._on_reconfigured = on_reconfigured
         self._on_waiting = on_waiting
+        self._on_placed = on_placed
         self._where: ProcessInfo | None = None
         self._client: RpcClient | None = None
         self._times = ReplicaTimes(counts, replica_id, self.started_at)
@@ -173,16 +180,23 @@ class ReplicaRunner:
             user_config_changed=options.user_config != self.options.user_config,
             rank=spec.rank,
             world_size=spec.world_size,
+            node_rank=spec.node_rank,
+            local_rank=spec.local_rank,
         )
         self.reconfiguring = True
         self._spawn(self._reconfigure(request, spec, options, config))
 
     def take_rank(self, spec: ReplicaSpec) -> None:
-        """Have a running replica take the rank in `spec`, all else being as it is."""
-        self.spec, self.rank = spec, spec.rank
-        options = spec.deployment.options
-        request = ReconfigureRequest(options=options, rank=spec.rank, world_size=spec.world_size)
-        self._spawn(self._take_rank(request))
+        """Have a running replica take the ranks in `spec`, all else being as it is."""
+        self.spec, self.place = spec, _place_in(spec)
+        request = ReconfigureRequest(
+            options=spec.deployment.options,
+            rank=spec.rank,
+            world_size=spec.world_size,
+            node_rank=spec.node_rank,
+            local_rank=spec.local_rank,
+        )
+        self._spawn(self._take_rank(request, self.place))
 
     def feed(self, event: rm.Event) -> None:
         """Let the machine know of an event, and do what it says."""
@@ -266,6 +280,9 @@ class ReplicaRunner:
             self._start_in_flight = False
             # The constructor's time begins here, not that of waiting for a place.
             self.started_at, self.started_at_unix = self.loop.time(), time.time()
+            self.place = self._on_placed(self)
+            if self.spec is not None:
+                self.spec = replace(self.spec, node_rank=self.place.node, local_rank=self.place.local)
             self.feed(rm.ProcessStarted(self._where.pid))
         finally:
             asking.cancel()
@@ -389,7 +406,7 @@ class ReplicaRunner:
             self.retryable_methods = state.initialized.retryable_methods
         if state.spec is not None:
             self.spec = state.spec
-            self.rank = state.spec.rank
+            self.place = _place_in(state.spec)
 
     async def _watch_health(self) -> None:
         while self.replica.phase is Phase.RUNNING:
@@ -460,8 +477,8 @@ class ReplicaRunner:
             self.spec, self.options, self.config = spec, options, config
         self._on_reconfigured(self, config, refused)
 
-    async def _take_rank(self, request: ReconfigureRequest) -> None:
-        while self.replica.phase is Phase.RUNNING and self.rank == request.rank:
+    async def _take_rank(self, request: ReconfigureRequest, place: Rank) -> None:
+        while self.replica.phase is Phase.RUNNING and self.place == place:
             try:
                 client = await self._connected(CONNECT_FOR_S)
                 await client.call("reconfigure", request)
@@ -483,3 +500,7 @@ class ReplicaRunner:
             self._client.on_lost = None
             self._client.close()
             self._client = None
+
+
+def _place_in(spec: ReplicaSpec) -> Rank:
+    return Rank(spec.rank, spec.node_rank, spec.local_rank)

@@ -133,7 +133,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         context = ReplicaContext(
             ReplicaID(self.replica_id, DeploymentID(self._deployment, self._app)),
-            rank=ReplicaRank(spec.rank, local_rank=spec.rank),
+            rank=ReplicaRank(spec.rank, spec.node_rank, spec.local_rank),
             world_size=spec.world_size,
             gang_context=GangContext(**msgspec.structs.asdict(spec.gang)) if spec.gang is not None else None,
             _end=self._on_failure,
@@ -204,10 +204,13 @@ class Lifecycle:
         """Whether the replica has another rank now: others have gone, and theirs are taken."""
         replica = current_replica()
         assert replica is not None and self._spec is not None
-        moved = replica.rank.rank != request.rank
-        replica.rank = ReplicaRank(request.rank, local_rank=request.rank)
+        rank = ReplicaRank(request.rank, request.node_rank, request.local_rank)
+        moved = replica.rank != rank
+        replica.rank = rank
         replica.world_size = request.world_size
-        self._spec.rank, self._spec.world_size = request.rank, request.world_size
+        spec = self._spec
+        spec.rank, spec.node_rank, spec.local_rank = request.rank, request.node_rank, request.local_rank
+        spec.world_size = request.world_size
         return moved
 
     async def check_health(self) -> None:
