@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import headrace as serve
@@ -44,3 +45,21 @@ def stand(args: dict[str, str]) -> Any:
 
 app = Stand.bind()
 unripe = Unripe.bind()
+
+
+@serve.deployment(graceful_shutdown_wait_loop_s=0.05)
+class Ripening:
+    """Is there once a file is, and answers a request once the file is there that it names."""
+
+    def __init__(self, gate: str) -> None:
+        while not os.path.exists(gate):
+            time.sleep(0.05)
+
+    def __call__(self, awaited: str = "") -> str:
+        while awaited and not os.path.exists(awaited):
+            time.sleep(0.05)
+        return "ripe"
+
+
+def ripening(args: dict[str, str]) -> Any:
+    return Ripening.bind(args["gate"])

@@ -47,11 +47,7 @@ def named_by_environment() -> str | None:
 
 def of_session(session: Session) -> RestClient:
     """A client of the instance in a session folder; the token, if there is one, lies there."""
-    token = rest_token()
-    file = session.dir / "rest_token"
-    if token is None and file.exists():
-        token = file.read_text().strip()
-    return RestClient(address_of(session.rest), token, session=session)
+    return RestClient(address_of(session.rest), rest_token(), session=session)
 
 
 def address_of(listening: tuple[str, int]) -> str:
@@ -87,6 +83,18 @@ class RestClient:
         # A proxy from the environment knows no way to this machine's loopback.
         handlers = [urllib.request.ProxyHandler({})] if self.local else []
         self._opener = urllib.request.build_opener(*handlers)
+
+    def _found_token(self) -> bool:
+        """Take the token of the session, if it has one that has not been tried."""
+        if self._session is None:
+            return False
+        try:
+            authorization = f"Bearer {(self._session.dir / 'rest_token').read_text().strip()}"
+        except OSError:
+            return False
+        news = self._headers.get("Authorization") != authorization
+        self._headers["Authorization"] = authorization
+        return news
 
     @property
     def local(self) -> bool:
@@ -171,6 +179,9 @@ class RestClient:
                 content = response.read()
                 return json.loads(content) if content.strip() else None
         except urllib.error.HTTPError as error:
+            # The token lies in the session folder from when on the API answers, and not before.
+            if error.code == 401 and self._found_token():
+                return self._request(method, body, path)
             text = _message_in(error.read())
             if error.code in (401, 403):
                 raise HeadraceError(
