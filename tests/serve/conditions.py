@@ -11,7 +11,7 @@ from headrace import client as driver
 from headrace.config.spec import DeploymentStatus, ReplicaStatus
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until `condition()` is true.
 
     Raises:

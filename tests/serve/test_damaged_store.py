@@ -19,6 +19,8 @@ from headrace.engine.session import Session
 
 from .conditions import until
 
+pytestmark = pytest.mark.local_engine("a cluster keeps no state in a file")
+
 SCRIPT = """
 import headrace as serve, sys
 serve.start(http_options={"port": 0}, rest_options={"port": 0})

@@ -49,7 +49,7 @@ class Worker:
         return os.getpid()
 
 
-def until(condition: Any, seconds: float = 15.0) -> None:
+def until(condition: Any, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not within the deadline"
@@ -176,9 +176,10 @@ def test_a_controller_killed_while_an_application_is_built_builds_it_again_and_l
 
     def builders() -> set[int]:
         found = set()
-        for process in psutil.Process(instance.session.root_pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name() == "headrace:builde" and process.status() != psutil.STATUS_ZOMBIE:
+        for process in psutil.process_iter(["name"]):
+            with contextlib.suppress(psutil.Error):
+                ours = process.name() == "headrace:builde" and process.status() != psutil.STATUS_ZOMBIE
+                if ours and process.environ().get("HEADRACE_SESSIONS") == os.environ["HEADRACE_SESSIONS"]:
                     found.add(process.pid)
         return found
 
@@ -209,7 +210,9 @@ def test_a_replica_that_keeps_dying_is_started_ever_less_often_and_status_says_s
     until(lambda: "Next try in" in deployment("Dying").message)
     said = deployment("Dying")
     assert said.status == "UNHEALTHY"
-    assert "Replicas keep dying soon after they start" in said.message and "exit code 3" in said.message
+    assert "Replicas keep dying soon after they start" in said.message
+    # Ray does not tell exit codes.
+    assert "exit code 3" in said.message or "it crashed, or was killed" in said.message
     starts = [float(line) for line in lines(tmp_path / "starts")]
     pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses[0] < pauses[2] < pauses[4]
@@ -242,6 +245,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_when_the_script_is_killed_nothing_of_it_remains(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -20,6 +20,8 @@ from headrace import client as driver
 
 from .conditions import ids, until
 
+pytestmark = pytest.mark.local_engine("the processes that it kills are the children of one root")
+
 CLIENTS = 8
 EVERY_S = 2.0
 LARGE = 1024 * 1024
