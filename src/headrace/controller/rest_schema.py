@@ -22,7 +22,7 @@ def instance_details(status: InstanceStatus, config: InstanceConfig, source: str
     hosts = {node.node: node.host for node in status.nodes}
     return {
         "controller_info": {**_place(status.controller_node, hosts), "actor_name": "controller"},
-        "proxy_location": "EveryNode" if config.http is not None else "Disabled",
+        "proxy_location": config.proxy_location.value if config.http is not None else "Disabled",
         "http_options": http or None,
         "grpc_options": None,
         "proxies": {
