@@ -23,12 +23,30 @@ ONE = {"GPU": 1}
 FIRST = {"CPU": 0.1, "GPU": 1}
 
 
-@pytest.fixture
-def gpus(machines: Machines, instance: driver.Client) -> Iterator[Machines]:
-    """Two more machines with two GPUs each."""
+@pytest.fixture(scope="module")
+def cluster(machines: Machines) -> Iterator[Machines]:
+    """Two more machines with two GPUs each, and an instance on all of them."""
     added = {machines.add(num_gpus=2, labels={"rack": name}).node_id for name in ("a", "b")}
-    until(lambda: added <= machines.records().keys())
-    yield machines
+    serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
+    try:
+        until(lambda: added <= machines.records().keys())
+        yield machines
+    finally:
+        serve.shutdown()
+        until(machines.nothing_is_left, "everything of the instance is gone")
+        machines.remove_all_added()
+
+
+@pytest.fixture
+def gpus(cluster: Machines) -> Iterator[Machines]:
+    """The same, left as it was found."""
+    before = list(cluster._added)
+    yield cluster
+    for application in driver.find().status().applications:
+        serve.delete(application.name)
+    until(lambda: not placed_groups(), "no placement group is left")
+    for node in cluster._added[len(before) :]:
+        cluster.remove(node)
 
 
 def placed_groups() -> dict[str, dict[str, Any]]:
@@ -105,6 +123,27 @@ def test_what_holds_the_gpus_is_waited_for(gpus: Machines) -> None:
     serve.delete("first")
     assert handle.group.remote().result(timeout_s=60) in placed_groups()
     until(lambda: len(placed_groups()) == 1)
+
+
+def test_an_update_with_room_for_both_waits_for_nothing_and_stops_nothing_early(gpus: Machines) -> None:
+    """What a new replica has been given is missing from what is left, before it is there."""
+    options = {"num_cpus": 0.1, "num_gpus": 2}
+    serve.run(Placed.options(ray_actor_options=options).bind())
+    # A worker of Ray's with an environment of its own takes a while.
+    other = {**options, "runtime_env": {"env_vars": {"VERSION": "2"}}}
+    seen: list[str] = []
+    [old] = [replica.replica_id for replica in status().replicas]
+    run_without_waiting(Placed.options(ray_actor_options=other).bind())
+
+    def updated() -> bool:
+        now = status()
+        running = {replica.replica_id for replica in now.replicas if replica.state == "RUNNING"}
+        assert running, "the old one serves until the new one does"
+        seen.append(now.message)
+        return old not in running and now.status == "HEALTHY"
+
+    until(updated)
+    assert not [message for message in seen if "Waiting for resources" in message]
 
 
 # Gangs.

@@ -22,7 +22,7 @@ from headrace.engine.ray.health import problem_of
 from headrace.engine.ray.journal import KvJournal
 from headrace.engine.ray.process_actor import ProcessActor, Whereabouts
 from headrace.engine.ray.records import CONTROLLER, PROCESS, ControllerRecord, ProcessRecord
-from headrace.engine.ray.waits import Waits
+from headrace.engine.ray.waits import Starting, Waits
 from headrace.engine.resources import Allocation, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
 
@@ -37,12 +37,13 @@ _REMEMBERED_EXITS = 1_000
 
 
 class _Starting:
-    """A process that is not there yet. `began`: by the monotonic clock."""
+    """A process that is not there yet. `began`: by the monotonic clock. `actor`: that it will be, once Ray is asked."""
 
     def __init__(self, request: ResourceRequest) -> None:
         self.request = request
         self.began = time.monotonic()
         self.task: asyncio.Task[ProcessInfo] | None = None
+        self.actor: Any | None = None
         self.killed = False
 
 
@@ -72,7 +73,10 @@ class RayEngine:
         self._exited = asyncio.Condition()
         self._waits = Waits(
             self._agents,
-            starting=lambda: {name: starting.request for name, starting in self._starting.items()},
+            starting=lambda: {
+                name: Starting(each.request, each.actor, self._groups.name_of(name))
+                for name, each in self._starting.items()
+            },
             running=self._places,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -127,6 +131,7 @@ class RayEngine:
             group = await self._groups.join(spec.name, request)
             options = placing.actor_options(spec, request, self._own_node, group)
             actor = await asyncio.to_thread(lambda: ray.remote(ProcessActor).options(**options).remote())
+            starting.actor = actor
             where: Whereabouts = await actor.where.remote()
             node = await self._agents.record(where.node)
             info: ProcessInfo = await actor.open.remote(spec, node, self._secret)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -18,18 +20,28 @@ logger = logging.getLogger("headrace.controller")
 LOOK_EVERY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A process that is being started: what it needs, its actor once Ray has been asked for it, and the name of its
+    placement group, "" for none."""
+
+    request: ResourceRequest
+    actor: Any | None
+    group: str
+
+
 class Waits:
     """
     Args:
         agents: the machines.
-        starting: what processes need that are being started, by name.
+        starting: the processes that are being started, by name.
         running: the machine, and the group, of each process that runs.
     """
 
     def __init__(
         self,
         agents: Agents,
-        starting: Callable[[], dict[str, ResourceRequest]],
+        starting: Callable[[], dict[str, Starting]],
         running: Callable[[], list[tuple[str, str]]],
     ) -> None:
         self._agents = agents
@@ -56,11 +68,12 @@ class Waits:
     async def _look(self) -> None:
         rooms = await asyncio.to_thread(self._rooms)
         reasons = {}
-        for name, request in self._starting().items():
-            refusal = why_not(request, rooms)
-            if refusal is not None:
+        for name, starting in self._starting().items():
+            refusal = why_not(starting.request, rooms)
+            # What has its place already has taken it from what is left.
+            if refusal is not None and not await asyncio.to_thread(_has_place, starting):
                 reasons[name] = refusal.reason
-        self._reasons = reasons
+        self._reasons = {name: reason for name, reason in reasons.items() if name in self._starting()}
 
     def _rooms(self) -> list[Room]:
         left = ray._private.state.available_resources_per_node()
@@ -76,6 +89,18 @@ class Waits:
             )
             for node in self._agents.alive()
         ]
+
+
+def _has_place(starting: Starting) -> bool:
+    """Whether Ray has found a place for a process, which is perhaps not there yet: that takes Ray seconds."""
+    if starting.group:
+        groups = ray.util.placement_group_table().values()
+        return any(told["name"] == starting.group and told["state"] == "CREATED" for told in groups)
+    if starting.actor is None:
+        return False
+    told = ray._private.state.actors(starting.actor._actor_id.hex())
+    # The address of a worker: until there is one for it, an actor has that of a machine which looks for one.
+    return bool(told and told["Address"]["Port"])
 
 
 def _ours(resources: dict[str, float]) -> dict[str, float]:
