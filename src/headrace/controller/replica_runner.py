@@ -37,8 +37,11 @@ from headrace.wire.rpc import RpcClient
 logger = logging.getLogger("headrace.controller")
 
 CONNECT_FOR_S = 5.0
-"""For how long connecting to a replica is tried. Its socket listens before it exists, so only its death makes it fail;
-that arrives as an exit meanwhile, with a better reason."""
+"""How long one try to connect to a replica may take."""
+
+OUT_OF_REACH_S = 60.0
+"""For how long connecting is tried again. A replica's socket listens before it exists, so what makes connecting fail is
+its death, which arrives as an exit meanwhile, with a better reason; or the way to its machine, which may be mended."""
 
 ADOPT_TIMEOUT_S = 2.0
 TERM_GRACE_S = 6.0
@@ -123,6 +126,7 @@ class ReplicaRunner:
         self._on_placed = on_placed
         self._where: ProcessInfo | None = None
         self._client: RpcClient | None = None
+        self._connecting = asyncio.Lock()
         self._times = ReplicaTimes(counts, replica_id, self.started_at)
         self._start_in_flight = False
         self._drain_within_s: float | None = None
@@ -300,11 +304,12 @@ class ReplicaRunner:
 
     async def _connected(self, timeout_s: float) -> RpcClient:
         """The connection; a new one where there is none."""
-        if self._client is None or self._client.closed:
-            client = await RpcClient.connect(self.where.address, self._secret, timeout_s=timeout_s)
-            client.on_lost = lambda: self._lost(client)
-            self._client = client
-        return self._client
+        async with self._connecting:
+            if self._client is None or self._client.closed:
+                client = await RpcClient.connect(self.where.address, self._secret, timeout_s=timeout_s)
+                client.on_lost = lambda: self._lost(client)
+                self._client = client
+            return self._client
 
     def _lost(self, client: RpcClient) -> None:
         if self._client is client:
@@ -312,11 +317,13 @@ class ReplicaRunner:
             self.feed(rm.ConnectionLost())
 
     async def _connect(self) -> None:
-        until = self.loop.time() + CONNECT_FOR_S
+        until = self.loop.time() + OUT_OF_REACH_S
         while True:
             try:
                 await self._connected(CONNECT_FOR_S)
             except (OSError, WireError) as error:
+                if self.replica.phase is Phase.RUNNING:
+                    return  # its callers may reach it still: health checks go on trying, and count
                 if self.loop.time() >= until:
                     self.feed(rm.ConnectFailed(str(error) or type(error).__name__))
                     return
@@ -392,10 +399,13 @@ class ReplicaRunner:
     async def _await_sign_of_life(self) -> None:
         """Of a replica that was found and is silent: code in C that keeps the interpreter's lock keeps all its threads
         from answering, and is no reason to replace it."""
-        silent = 0
+        silent, began = 0, self.loop.time()
         while self.replica.phase is Phase.INITIALIZING and silent < rm.UNHEALTHY_AFTER:
             idle = await does_nothing(self.where.vitals, self._secret, self._inspect)
-            silent = rm.UNHEALTHY_AFTER if is_stopped(await self._inspect()) else silent + 1 if idle else 0
+            activity = await self._inspect()
+            if activity is None and self.loop.time() - began < OUT_OF_REACH_S:
+                idle = False  # nothing is known of it: its machine may be out of reach
+            silent = rm.UNHEALTHY_AFTER if is_stopped(activity) else silent + 1 if idle else 0
             await asyncio.sleep(STATE_POLL_S)
         if self.replica.phase is Phase.INITIALIZING:
             self.feed(rm.ConnectFailed("it was found running, but does nothing and does not answer"))
