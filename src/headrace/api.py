@@ -16,13 +16,14 @@ from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
 from headrace.config.instance import InstanceConfig
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.spec import ApplicationSpec
-from headrace.engine.starting import begin_instance, chosen_engine
+from headrace.engine.starting import begin_instance, chosen_engine, job_runtime_env
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.handle import DEFAULT_APP, DeploymentHandle, set_driver_connector
 from headrace.instance_status import ServeStatus, overview
 from headrace.router.replica_context import current_replica
 
 if TYPE_CHECKING:
+    from headrace.config.ray_actor_options import RuntimeEnv
     from headrace.deployments import Application
 
 T = TypeVar("T")
@@ -303,12 +304,13 @@ def run_many(
 def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
     from headrace.build import build_application
 
+    environment = _environment()
     specs = [
         build_application(
             target.target,
             name=target.name,
             route_prefix=target.route_prefix,
-            runtime_env=_runtime_env,
+            runtime_env=environment,
             logging_config=target.logging_config,
             request_timeout_s=target.request_timeout_s,
             external_scaler_enabled=target.external_scaler_enabled,
@@ -319,6 +321,14 @@ def _build(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
         spec.runtime_env = {**spec.runtime_env, "sys_path": _sys_path()}
         spec.runtime_env.setdefault("working_dir", os.getcwd())
     return specs
+
+
+def _environment() -> RuntimeEnv:
+    """What `init` was given, inside the environment of this process's Ray job, if it is one."""
+    from headrace.config.ray_actor_options import RuntimeEnv
+
+    job = {name: value for name, value in job_runtime_env().items() if name in RuntimeEnv.model_fields}
+    return RuntimeEnv(**(_runtime_env or {})).over(RuntimeEnv(**job))
 
 
 def _check_targets(targets: Sequence[RunTarget]) -> None:

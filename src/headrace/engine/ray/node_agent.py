@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import stat
 from collections.abc import Coroutine
 from pathlib import Path
@@ -68,6 +69,7 @@ class NodeAgent:
         self._locks: list[int] = []
         self._lock = asyncio.Lock()
         self._handle: RootHandle | None = None
+        self._raylet: _Raylet | None = None
         self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -187,6 +189,11 @@ class NodeAgent:
         try:
             if self._ending:
                 raise StartupError("the instance is being ended")
+            if self._raylet is None:
+                self._raylet = _Raylet()
+            if self._raylet.ended:
+                # This agent is about to end too: a root that it started would outlive it.
+                raise StartupError("Ray has ended on this machine")
             self._session = kv.get_record(SESSION, SessionRecord)
             if self._session is None:
                 raise StartupError("there is no instance on this cluster (any more)")
@@ -230,12 +237,12 @@ class NodeAgent:
         if options.get("proxy_location") == "HeadOnly" and not own.head:
             http = None
         rest: dict[str, Any] = options["rest"]
-        raylet = _raylet()
+        assert self._raylet is not None
         return RootConfig(
             session_dir=str(folder),
             secret=instance.secret.hex(),
             keep=True,
-            driver_pid=raylet,
+            driver_pid=self._raylet.pid,
             http_host=http["host"] if http is not None else None,
             http_port=_port(before.http if before is not None else None, http["port"] if http is not None else 0),
             http_port_fallback=own.shares_host,
@@ -322,12 +329,17 @@ def _port(before: tuple[str, int] | None, wanted: int) -> int:
     return before[1] if before is not None else wanted
 
 
-def _raylet() -> int:
+class _Raylet:
     """The process of Ray that a machine's part of an instance ends with."""
-    for parent in psutil.Process().parents():
-        if parent.name() == "raylet":
-            return parent.pid
-    return os.getppid()
+
+    def __init__(self) -> None:
+        raylets = [parent.pid for parent in psutil.Process().parents() if parent.name() == "raylet"]
+        self.pid = raylets[0] if raylets else os.getppid()
+        self._descriptor = os.pidfd_open(self.pid)
+
+    @property
+    def ended(self) -> bool:
+        return bool(select.select([self._descriptor], [], [], 0)[0])
 
 
 def _write(path: Path, text: str) -> None:

@@ -249,11 +249,6 @@ class RayEngine:
             reason = _how_it_ended(error)
         living = self._living.pop(name)
         info = living.record.info
-        await asyncio.to_thread(ray.kill, living.actor, no_restart=True)
-        await self._groups.leave(name)
-        await asyncio.to_thread(kv.delete, f"{PROCESS}{name}")
-        with contextlib.suppress(ConnectionError):
-            await self._agents.ask(info.node, "clean_up_after", info.pid, info.listen)
         self._sequence += 1
         self._exits.append(
             ProcessExited(
@@ -268,6 +263,12 @@ class RayEngine:
         )
         async with self._exited:
             self._exited.notify_all()
+        # After that: a machine that is gone does not answer for a while.
+        await asyncio.to_thread(ray.kill, living.actor, no_restart=True)
+        await self._groups.leave(name)
+        await asyncio.to_thread(kv.delete, f"{PROCESS}{name}")
+        with contextlib.suppress(ConnectionError):
+            await self._agents.ask(info.node, "clean_up_after", info.pid, info.listen)
 
     def _spawn(self, doing: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(doing)
