@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from headrace.config.deployment_options import DeploymentOptions
-from headrace.config.spec import AutoscalingStatus, DeploymentSpec, DeploymentStatus, DeploymentTargets
+from headrace.config.spec import (
+    AutoscalingStatus,
+    DeploymentSpec,
+    DeploymentStatus,
+    DeploymentTargets,
+    ReplicaStatus,
+    ReplicaTarget,
+)
 from headrace.controller.replica_machine import Phase
 from headrace.controller.replica_runner import ReplicaRunner
 from headrace.controller.status import Facts, deployment_status, replica_state
@@ -20,7 +27,7 @@ def targets(
     return DeploymentTargets(
         app=spec.app,
         deployment=spec.name,
-        replicas=[r.target() for r in serving],
+        replicas=[_target(r) for r in serving],
         max_ongoing_requests=options.max_ongoing_requests,
         max_queued_requests=options.max_queued_requests,
         refusal_status_code=options.backpressure_config.status_code,
@@ -50,9 +57,43 @@ def status(
         replica_states=states,
         target_num_replicas=0 if facts.deleting else facts.target,
         options=spec.options,
-        replicas=[r.status() for r in runners],
+        replicas=[_replica_status(r) for r in runners],
         description=spec.description,
         autoscaling=autoscaling,
+    )
+
+
+def _target(runner: ReplicaRunner) -> ReplicaTarget:
+    """A replica as routers see it."""
+    where = runner.where
+    return ReplicaTarget(
+        replica_id=runner.replica_id,
+        address=where.address,
+        max_ongoing_requests=runner.options.max_ongoing_requests,
+        multiplexed_model_ids=runner.multiplexed_model_ids,
+        node=where.node,
+        zone=where.zone,
+        socket=where.listen,
+    )
+
+
+def _replica_status(runner: ReplicaRunner) -> ReplicaStatus:
+    """A replica as people see it."""
+    replica = runner.replica
+    message = replica.reason
+    if replica.busy_s:
+        message = f"busy: its code has blocked the event loop for {replica.busy_s:.0f} s"
+    elif replica.phase is Phase.STARTING and runner.waiting_for is not None:
+        message = f"waiting for resources: {runner.waiting_for}"
+    elif replica.phase is Phase.INITIALIZING and not message:
+        message = runner.progress
+    return ReplicaStatus(
+        replica_id=runner.replica_id,
+        state=replica_state(replica.phase),
+        pid=replica.pid,
+        started_at=runner.started_at_unix,
+        message=message,
+        node=runner.node,
     )
 
 

@@ -19,15 +19,13 @@ from headrace.config.spec import (
     ReconfigureRequest,
     ReplicaSpec,
     ReplicaState,
-    ReplicaStatus,
-    ReplicaTarget,
 )
 from headrace.controller import replica_machine as rm
 from headrace.controller.health import BLOCKED_AFTER_S, check_health, does_nothing, is_stopped, read_vitals
 from headrace.controller.ranks import Rank
+from headrace.controller.replica_connection import ReplicaConnection
 from headrace.controller.replica_counts import DeploymentCounts, ReplicaTimes
 from headrace.controller.replica_machine import Action, Phase, Replica
-from headrace.controller.status import replica_state
 from headrace.engine.process import Activity, ProcessInfo, ProcessSpec
 from headrace.engine.protocol import Engine
 from headrace.exceptions import HeadraceError
@@ -125,8 +123,7 @@ class ReplicaRunner:
         self._on_waiting = on_waiting
         self._on_placed = on_placed
         self._where: ProcessInfo | None = None
-        self._client: RpcClient | None = None
-        self._connecting = asyncio.Lock()
+        self._connection = ReplicaConnection(secret, lambda: self.feed(rm.ConnectionLost()))
         self._times = ReplicaTimes(counts, replica_id, self.started_at)
         self._start_in_flight = False
         self._drain_within_s: float | None = None
@@ -150,7 +147,8 @@ class ReplicaRunner:
     async def adopt(self, info: ProcessInfo) -> None:
         """Take over a replica that an earlier controller started. Returns when it is known how far it is, and after
         ADOPT_TIMEOUT_S at the latest: one that is silent must not keep a new controller from its work."""
-        self._where, pid = info, info.pid
+        self._reach(info)
+        pid = info.pid
         asking = self.loop.create_task(self._ask_state())
         vitals = await read_vitals(info.vitals, self._secret, ADOPT_TIMEOUT_S)
         if vitals is not None and vitals.loop_blocked_s >= BLOCKED_AFTER_S and not asking.done():
@@ -218,41 +216,13 @@ class ReplicaRunner:
             elif action in self._doings:
                 self._spawn(self._doings[action]())
 
-    def target(self) -> ReplicaTarget:
-        """The replica as routers see it."""
-        where = self.where
-        return ReplicaTarget(
-            replica_id=self.replica_id,
-            address=where.address,
-            max_ongoing_requests=self.options.max_ongoing_requests,
-            multiplexed_model_ids=self.multiplexed_model_ids,
-            node=where.node,
-            zone=where.zone,
-            socket=where.listen,
-        )
-
-    def status(self) -> ReplicaStatus:
-        """The replica as people see it."""
-        message = self.replica.reason
-        if self.replica.busy_s:
-            message = f"busy: its code has blocked the event loop for {self.replica.busy_s:.0f} s"
-        elif self.replica.phase is Phase.STARTING and self.waiting_for is not None:
-            message = f"waiting for resources: {self.waiting_for}"
-        elif self.replica.phase is Phase.INITIALIZING and not message:
-            message = self.progress
-        return ReplicaStatus(
-            replica_id=self.replica_id,
-            state=replica_state(self.replica.phase),
-            pid=self.replica.pid,
-            started_at=self.started_at_unix,
-            message=message,
-            node=self.node,
-        )
-
     @property
     def node(self) -> str:
         """Where it runs; empty while it has no place."""
         return self._where.node if self._where is not None else ""
+
+    def _reach(self, process: ProcessInfo) -> None:
+        self._where, self._connection.address = process, process.address
 
     @property
     def where(self) -> ProcessInfo:
@@ -277,7 +247,7 @@ class ReplicaRunner:
         asking = self.loop.create_task(self._ask_what_it_waits_for())
         try:
             # No deadline: there may be no place for it before another machine joins.
-            self._where = await self._engine.start(process)
+            self._reach(await self._engine.start(process))
         except (HeadraceError, OSError) as error:
             self.feed(rm.StartRefused(str(error)))
         else:
@@ -287,7 +257,7 @@ class ReplicaRunner:
             self.place = self._on_placed(self)
             if self.spec is not None:
                 self.spec = replace(self.spec, node_rank=self.place.node, local_rank=self.place.local)
-            self.feed(rm.ProcessStarted(self._where.pid))
+            self.feed(rm.ProcessStarted(self.where.pid))
         finally:
             asking.cancel()
             self._wait_for(None)
@@ -302,25 +272,11 @@ class ReplicaRunner:
             self.waiting_for = reason
             self._on_waiting()
 
-    async def _connected(self, timeout_s: float) -> RpcClient:
-        """The connection; a new one where there is none."""
-        async with self._connecting:
-            if self._client is None or self._client.closed:
-                client = await RpcClient.connect(self.where.address, self._secret, timeout_s=timeout_s)
-                client.on_lost = lambda: self._lost(client)
-                self._client = client
-            return self._client
-
-    def _lost(self, client: RpcClient) -> None:
-        if self._client is client:
-            self._client = None
-            self.feed(rm.ConnectionLost())
-
     async def _connect(self) -> None:
         until = self.loop.time() + OUT_OF_REACH_S
         while True:
             try:
-                await self._connected(CONNECT_FOR_S)
+                await self._connection.client(CONNECT_FOR_S)
             except (OSError, WireError) as error:
                 if self.replica.phase is Phase.RUNNING:
                     return  # its callers may reach it still: health checks go on trying, and count
@@ -337,7 +293,7 @@ class ReplicaRunner:
             self.feed(rm.InitializeFailed("it was found before it was told what to run"))
             return
         try:
-            client = await self._connected(CONNECT_FOR_S)
+            client = await self._connection.client(CONNECT_FOR_S)
             following = self.loop.create_task(self._follow_progress(client))
             try:
                 # No deadline: a constructor may load a model for minutes.
@@ -380,7 +336,7 @@ class ReplicaRunner:
     async def _ask_state(self) -> ReplicaState | None:
         try:
             async with asyncio.timeout(ADOPT_TIMEOUT_S):
-                client = await self._connected(ADOPT_TIMEOUT_S)
+                client = await self._connection.client(ADOPT_TIMEOUT_S)
                 state: ReplicaState = await client.call("state", type=ReplicaState)
         except (OSError, WireError):
             return None
@@ -423,7 +379,7 @@ class ReplicaRunner:
             await asyncio.sleep(self.options.health_check_period_s)
             timeout_s = self.options.health_check_timeout_s
             try:
-                client = await self._connected(timeout_s)
+                client = await self._connection.client(timeout_s)
             except (OSError, WireError):
                 client = None
             began = self.loop.time()
@@ -444,7 +400,7 @@ class ReplicaRunner:
             timeout_s = min(timeout_s, self._drain_within_s)
         request = DrainRequest(wait_loop_s=self.options.graceful_shutdown_wait_loop_s, timeout_s=timeout_s)
         try:
-            client = await self._connected(CONNECT_FOR_S)
+            client = await self._connection.client(CONNECT_FOR_S)
             # The replica gives up by itself; a little later we do not believe in it any more.
             await client.call("drain", request, timeout_s=timeout_s + 2.0)
         except (OSError, WireError):
@@ -463,9 +419,6 @@ class ReplicaRunner:
 
     def _release(self) -> None:
         self._engine.release(self.process)
-        if self._client is not None:
-            client, self._client = self._client, None
-            client.close()
         self.cancel()
 
     async def _reconfigure(
@@ -474,7 +427,7 @@ class ReplicaRunner:
         refused = None
         began = self.loop.time()
         try:
-            client = await self._connected(CONNECT_FOR_S)
+            client = await self._connection.client(CONNECT_FOR_S)
             await client.call("reconfigure", request)
             self._times.reconfigured(self.loop.time() - began)
         except RpcError as error:
@@ -490,7 +443,7 @@ class ReplicaRunner:
     async def _take_rank(self, request: ReconfigureRequest, place: Rank) -> None:
         while self.replica.phase is Phase.RUNNING and self.place == place:
             try:
-                client = await self._connected(CONNECT_FOR_S)
+                client = await self._connection.client(CONNECT_FOR_S)
                 await client.call("reconfigure", request)
             except RpcError as error:
                 self._on_reconfigured(self, self.config, error.message)
@@ -506,10 +459,7 @@ class ReplicaRunner:
         for task in list(self._tasks):
             if task is not current:
                 task.cancel()
-        if self._client is not None:
-            self._client.on_lost = None
-            self._client.close()
-            self._client = None
+        self._connection.close()
 
 
 def _place_in(spec: ReplicaSpec) -> Rank:
