@@ -18,6 +18,8 @@ from cli.command import Place, fetch, place
 
 from .conditions import until
 
+pytestmark = pytest.mark.local_engine("an instance on a cluster serves on without its script")
+
 APP = """
 import asyncio, pathlib
 import headrace as serve

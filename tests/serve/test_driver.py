@@ -213,6 +213,7 @@ def script(folder: Path, text: str, **environment: str) -> Iterator[Script]:
         process.communicate()
 
 
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_what_replicas_print_appears_where_the_script_prints(tmp_path: Path) -> None:
     with script(tmp_path, "begin(); sys.stdin.read()") as running:
         assert httpx.get(running.url).text == "ok"
@@ -238,6 +239,7 @@ def test_what_replicas_print_appears_where_the_script_prints(tmp_path: Path) -> 
         ("begin(); import threading; threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start(); hang()", 1),
     ],
 )
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_however_the_script_ends_nothing_of_it_remains(tmp_path: Path, ending: str, status: int) -> None:
     with script(tmp_path, ending) as running:
         assert running.end()[0] == status
@@ -245,6 +247,7 @@ def test_however_the_script_ends_nothing_of_it_remains(tmp_path: Path, ending: s
 
 
 @pytest.mark.parametrize("model", ["Model", "Hangs"])
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_blocking_run_serves_until_it_is_interrupted(tmp_path: Path, model: str) -> None:
     text = f"""
 serve.start(http_options={{"port": 0}}, rest_options={{"port": 0}})
@@ -271,6 +274,7 @@ def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_a_failed_deploy_ends_the_script_with_the_reason_and_nothing_remains(tmp_path: Path) -> None:
     ended = run_script(
         tmp_path,
@@ -292,6 +296,7 @@ serve.run(Broken.bind())
     assert not Path(ended.stdout.split()[0]).exists()
 
 
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_a_port_in_use_is_told_with_who_has_it_and_the_option(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -313,6 +318,7 @@ def test_a_port_in_use_is_told_with_who_has_it_and_the_option(tmp_path: Path) ->
         ("serve.status()", "serve.run(app) starts one"),
     ],
 )
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_mistakes_end_the_script_and_are_told_with_what_would_be_right(
     tmp_path: Path, text: str, expected: str
 ) -> None:
@@ -321,6 +327,7 @@ def test_mistakes_end_the_script_and_are_told_with_what_would_be_right(
     assert expected in ended.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.local_engine("an instance on a cluster serves on without its script")
 def test_without_an_instance_there_is_nothing_to_ask(sessions_folder: Path) -> None:
     serve.shutdown()
     with pytest.raises(NotRunningError):

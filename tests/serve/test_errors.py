@@ -213,6 +213,7 @@ for name in ("inner", "object", "cancelled"):
 """
 
 
+@pytest.mark.local_engine("a script's terminal shows the log of an instance of its own alone")
 def test_the_traceback_is_in_the_log_under_the_request_id_without_frames_of_ours(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(FAILING)

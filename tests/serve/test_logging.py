@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import logging, sys
 import headrace as serve
@@ -32,6 +34,7 @@ ask(Model.options(logging_config={"log_level": "DEBUG", "logs_dir": folder}), "f
 """
 
 
+@pytest.mark.local_engine("a script's terminal shows the log of an instance of its own alone")
 def test_the_nearest_logging_config_counts(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
