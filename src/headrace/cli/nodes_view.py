@@ -61,7 +61,8 @@ def _telling_length(nodes: Sequence[dict[str, Any]]) -> int:
 
 
 def _resources(resources: dict[str, float], labels: dict[str, str]) -> Iterator[str]:
-    for name, amount in resources.items():
+    first = ("CPU", "GPU", "memory")
+    for name, amount in sorted(resources.items(), key=lambda item: (item[0] not in first, item)):
         if name == "memory":
             yield f"{amount / 1e9:.3g} GB"
         elif name == "GPU":
