@@ -135,6 +135,7 @@ def test_asleep_a_request_is_held_and_starts_a_replica(http: httpx.Client) -> No
     assert scaling("Light") == [(0, 1)]
 
 
+@pytest.mark.local_engine("Ray takes longer to start a process")
 def test_it_goes_to_sleep_and_wakes_again_within_half_a_second(http: httpx.Client) -> None:
     serve.run(Light.options(autoscaling_config={**QUICK, "min_replicas": 0, "initial_replicas": 1}).bind())
     took_s = []
