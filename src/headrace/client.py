@@ -373,14 +373,21 @@ def _disconnect_at_exit(client: Client) -> None:
 
 
 def machine_gpus() -> int:
-    """How many GPUs an instance that is started on this machine has to give to replicas.
+    """How many GPUs an instance has to give to replicas: those of this machine, or, if it has none, those of the
+    machines of the instance that is found from here.
 
     Raises:
         StartupError: `$HEADRACE_NUM_GPUS` is not a number.
     """
     from headrace.engine.machine import detect_machine
 
-    return len(detect_machine().gpus)
+    here = len(detect_machine().gpus)
+    if here == 0:
+        # Who describes an application for a cluster is often on a machine of it that has none.
+        with contextlib.suppress(HeadraceError, OSError):
+            nodes = find().status().nodes
+            return int(sum(node.resources.get("GPU", 0) for node in nodes if node.alive))
+    return here
 
 
 def hub_for_handles() -> RouterHub:

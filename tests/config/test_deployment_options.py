@@ -267,6 +267,15 @@ def test_what_would_silently_do_nothing_is_refused(given_options: dict[str, Any]
     assert "remove" in said
 
 
+def test_replicas_of_a_gang_whose_number_follows_the_load_are_whole_gangs() -> None:
+    options = from_user(num_replicas="auto", gang_scheduling_config={"gang_size": 3})
+    assert options.autoscaling_config is not None
+    assert (options.autoscaling_config.min_replicas, options.autoscaling_config.max_replicas) == (3, 99)
+    uneven = {"min_replicas": 3, "max_replicas": 10}
+    said = message(from_user, autoscaling_config=uneven, gang_scheduling_config={"gang_size": 3})
+    assert "autoscaling_config.max_replicas (10) must be a multiple of gang_size (3)" in said
+
+
 def test_packing_a_replica_without_bundles_is_no_contradiction() -> None:
     assert from_user(placement_group_strategy="STRICT_PACK").placement_group_strategy == "STRICT_PACK"
 

@@ -144,6 +144,9 @@ async def test_a_gang_takes_requests_only_when_all_of_it_runs(instance: Instance
     first.release.set()
     await until(lambda: "RUNNING" in instance.status().replica_states)
     assert routed(instance) == set()
+    assert [r.message for r in instance.status().replicas if r.state == "RUNNING"] == [
+        "waits for the other replicas of its gang"
+    ]
     second.release.set()
     await until(lambda: len(routed(instance)) == 2)
     await instance.until_status("HEALTHY")

@@ -59,6 +59,14 @@ def _whole_number_or_auto(value: Any) -> Any:
     return value
 
 
+def _auto(gang: Any) -> dict[str, int]:
+    """What `num_replicas="auto"` stands for: with gangs, whole ones."""
+    size = gang.get("gang_size") if isinstance(gang, Mapping) else getattr(gang, "gang_size", None)
+    if not isinstance(size, int) or size < 1:  # which is told of where it is read
+        return AUTO
+    return {"min_replicas": size, "max_replicas": max(1, AUTO["max_replicas"] // size) * size}
+
+
 class DeploymentOptions(ConfigModel):
     """The options of `@serve.deployment`. Times are seconds. `None` stands for the default.
 
@@ -173,7 +181,7 @@ class DeploymentOptions(ConfigModel):
                 scaling = scaling.model_dump(exclude_unset=True)
             data["num_replicas"] = None
             if scaling is None or isinstance(scaling, Mapping):
-                data["autoscaling_config"] = {**AUTO, **(scaling or {})}
+                data["autoscaling_config"] = {**_auto(data.get("gang_scheduling_config")), **(scaling or {})}
         elif replicas is None and scaling is None:
             data.pop("num_replicas", None)
         elif scaling is not None and replicas is not None:

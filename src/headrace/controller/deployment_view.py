@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from headrace.config.deployment_options import DeploymentOptions
 from headrace.config.spec import (
@@ -13,6 +13,7 @@ from headrace.config.spec import (
     ReplicaStatus,
     ReplicaTarget,
 )
+from headrace.controller import running_gangs
 from headrace.controller.replica_machine import Phase
 from headrace.controller.replica_runner import ReplicaRunner
 from headrace.controller.status import Facts, deployment_status, replica_state
@@ -46,6 +47,7 @@ def status(
     """What it is doing, in Ray Serve's words and in detail."""
     word, trigger, message = deployment_status(facts)
     states: dict[str, int] = {}
+    serving = set(running_gangs.serving({r.replica_id: r for r in runners}))
     for runner in runners:
         state = replica_state(runner.replica.phase)
         states[state] = states.get(state, 0) + 1
@@ -57,7 +59,7 @@ def status(
         replica_states=states,
         target_num_replicas=0 if facts.deleting else facts.target,
         options=spec.options,
-        replicas=[_replica_status(r) for r in runners],
+        replicas=[_replica_status(r, serving) for r in runners],
         description=spec.description,
         autoscaling=autoscaling,
     )
@@ -77,7 +79,7 @@ def _target(runner: ReplicaRunner) -> ReplicaTarget:
     )
 
 
-def _replica_status(runner: ReplicaRunner) -> ReplicaStatus:
+def _replica_status(runner: ReplicaRunner, serving: Container[ReplicaRunner]) -> ReplicaStatus:
     """A replica as people see it."""
     replica = runner.replica
     message = replica.reason
@@ -87,6 +89,8 @@ def _replica_status(runner: ReplicaRunner) -> ReplicaStatus:
         message = f"waiting for resources: {runner.waiting_for}"
     elif replica.phase is Phase.INITIALIZING and not message:
         message = runner.progress
+    elif replica.published and runner not in serving:
+        message = "waits for the other replicas of its gang"
     return ReplicaStatus(
         replica_id=runner.replica_id,
         state=replica_state(replica.phase),

@@ -146,6 +146,14 @@ def test_an_update_with_room_for_both_waits_for_nothing_and_stops_nothing_early(
     assert not [message for message in seen if "Waiting for resources" in message]
 
 
+def test_who_describes_a_model_on_a_machine_without_gpus_knows_of_the_clusters(
+    gpus: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEADRACE_NUM_GPUS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert driver.machine_gpus() == 4
+
+
 # Gangs.
 
 

@@ -20,9 +20,15 @@ def arguments(tensor: int = 1, pipeline: int = 1, backend: str | None = None) ->
 
 def in_group(monkeypatch: pytest.MonkeyPatch, group: Any) -> None:
     """As in an actor of Ray's, in this placement group."""
-    monkeypatch.delenv("VLLM_RAY_BUNDLE_INDICES", raising=False)
-    util = SimpleNamespace(get_current_placement_group=lambda: group)
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, util=util))
+    for name in ("VLLM_RAY_BUNDLE_INDICES", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "to be taken back after the test")
+        monkeypatch.delenv(name)
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        util=SimpleNamespace(get_current_placement_group=lambda: group),
+        get_runtime_context=lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +46,7 @@ def test_several_workers_are_actors_of_the_replicas_group(
     in_group(monkeypatch, object())
     use_placement_group(args, None)
     assert args.distributed_executor_backend == backend
+    assert os.environ.get("RAY_ADDRESS") == ("10.0.0.1:6379" if backend == "ray" else None)
 
 
 def test_outside_of_a_group_vllm_chooses_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +60,5 @@ def test_outside_of_a_group_vllm_chooses_itself(monkeypatch: pytest.MonkeyPatch)
 
 def test_in_a_gang_each_replica_has_bundles_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     in_group(monkeypatch, object())
-    monkeypatch.setenv("VLLM_RAY_BUNDLE_INDICES", "to be taken back after the test")
-    monkeypatch.delenv("VLLM_RAY_BUNDLE_INDICES")
     use_placement_group(arguments(tensor=2), GangContext("g", 1, 3, ["a", "b", "c"]))
     assert os.environ["VLLM_RAY_BUNDLE_INDICES"] == "2,3"
