@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,11 +107,15 @@ class PendingRoot:
         self._process.wait()
 
 
-def begin_launch(config: RootConfig) -> PendingRoot:
+def begin_launch(config: RootConfig, *, orphan: bool = False) -> PendingRoot:
     """Start an instance and do not wait for it.
 
     The root finds modules where this process does, after the interpreter's own places; its processes write to this
     process's standard output and error and end with it, unless `config.detached`.
+
+    Args:
+        config: what the root is told.
+        orphan: it is not to be a child of this process: of those, somebody may see to it that they end with it.
 
     Raises:
         StartupError: what the environment says is wrong, or no process can be started.
@@ -129,7 +134,12 @@ def begin_launch(config: RootConfig) -> PendingRoot:
     try:
         process = subprocess.Popen(
             # -P: what lies beside the program is no place to find modules.
-            [sys.executable, "-P", str(_ROOT_PROGRAM)],
+            [
+                *(("setsid", "--fork") if orphan and shutil.which("setsid") else ()),
+                sys.executable,
+                "-P",
+                str(_ROOT_PROGRAM),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if config.detached else None,
@@ -149,13 +159,15 @@ def begin_launch(config: RootConfig) -> PendingRoot:
     return PendingRoot(process)
 
 
-def launch(config: RootConfig, timeout_s: float = 30.0) -> RootHandle:
+def launch(config: RootConfig, timeout_s: float = 30.0, *, orphan: bool = False) -> RootHandle:
     """Start an instance on this machine. When this returns, connections to it are accepted.
+
+    `orphan`: see `begin_launch`. The handle knows nothing but its session then.
 
     Raises:
         StartupError: it cannot start. The message says why, and what to do.
     """
-    return begin_launch(config).wait(timeout_s)
+    return begin_launch(config, orphan=orphan).wait(timeout_s)
 
 
 def stop_session(session: Session, timeout_s: float = 10.0) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from headrace.engine.process import NodeInfo
+from headrace.engine.process import NodeInfo, ProcessInfo
+from headrace.engine.ray.idle_machines import IdleMachines, listens
 from headrace.engine.ray.kv import NAMESPACE
 from headrace.engine.ray.node_agent import NodeAgent, Surroundings
 from headrace.engine.ray.records import ControllerRecord, NodeRecord
@@ -71,12 +73,15 @@ class Agents:
     """
     Args:
         cluster: address of the cluster.
+        busy: the machines that run something of ours now. The head is one of them always.
     """
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(self, cluster: str, busy: Callable[[], set[str]]) -> None:
         self.records: dict[str, NodeRecord] = {}
         self.controller: ControllerRecord | None = None
         self._cluster = cluster
+        self._busy = busy
+        self._idle = IdleMachines()
         self._nodes: dict[str, dict[str, Any]] = {}
         self._agents: dict[str, Any] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
@@ -100,6 +105,9 @@ class Agents:
         self._nodes = {node["NodeID"]: node for node in nodes if node["Alive"]} | {n["NodeID"]: n for n in dead}
         for gone in self._agents.keys() - alive:
             await self._forget(gone)
+        for gone in self._idle.resting.keys() - alive:
+            self._idle.wake(gone)
+            self.records.pop(gone, None)
         for node in nodes:
             name = node["NodeID"]
             if node["Alive"] and name not in self._tending:
@@ -115,6 +123,10 @@ class Agents:
 
     async def _tend(self, node: dict[str, Any], everyone: list[dict[str, Any]]) -> None:
         name = node["NodeID"]
+        if name in self._idle.resting:
+            if name not in self._busy() and await listens(self.records[name].gate):
+                return
+            self._idle.wake(name)
         try:
             agent = self._agents.get(name)
             if agent is None:
@@ -134,6 +146,31 @@ class Agents:
                 logger.error("machine %s (%s) serves nothing: %s", node["NodeManagerHostname"], name, record.error)
         async with self._news:
             self._news.notify_all()
+        if record.error is None and not is_head(node):
+            await self._let_rest(name)
+
+    async def _let_rest(self, name: str) -> None:
+        """Take the agent off a machine where nothing has run for a while."""
+        if not self._idle.may_rest(name, busy=name in self._busy(), now=time.monotonic()):
+            return
+        try:
+            processes: list[ProcessInfo] = await self.ask(name, "processes")
+        except ConnectionError:
+            return
+        agent = self._agents.get(name)
+        if agent is None or name in self._busy():
+            return
+        self._idle.resting[name] = processes
+        del self._agents[name]
+        await asyncio.to_thread(ray.kill, agent, no_restart=True)
+        logger.debug("nothing runs on machine %s; its agent is taken off, and Ray may take the machine away", name)
+
+    async def _wake(self, name: str) -> None:
+        """Give a machine its agent back, if it was taken off."""
+        node = self._nodes.get(name)
+        if self._idle.wake(name) and node is not None:
+            agent = self._agents[name] = await asyncio.to_thread(agent_of, node, self.alive(), self._cluster)
+            await agent.tend.remote(self.controller)
 
     def _tended(self, name: str, _: asyncio.Task[None]) -> None:
         self._tending.pop(name, None)
@@ -155,17 +192,24 @@ class Agents:
         Raises:
             ConnectionError: it does not answer.
         """
-        agent = self._agents.get(node)
-        if agent is None:
-            raise ConnectionError(f"machine {node} has no agent")
         try:
+            await asyncio.wait_for(self._wake(node), timeout_s)
+            agent = self._agents.get(node)
+            if agent is None:
+                raise ConnectionError(f"machine {node} has no agent")
             return await asyncio.wait_for(getattr(agent, method).remote(*args), timeout_s)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise ConnectionError(f"the agent of machine {node} does not answer: {error}") from error
 
     async def ask_all(self, method: str, *args: Any, timeout_s: float = CALL_S) -> dict[str, Any]:
         """Call every machine's agent; what does not answer is left out."""
-        names = list(self._agents)
+        return await self._ask_each([*self._agents, *self._idle.resting], method, *args, timeout_s=timeout_s)
+
+    async def processes(self) -> dict[str, list[ProcessInfo]]:
+        """What the roots have started, by machine. No agent is called up for that."""
+        return {**self._idle.resting, **await self._ask_each(list(self._agents), "processes", timeout_s=2.0)}
+
+    async def _ask_each(self, names: list[str], method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
         asking: list[Awaitable[Any]] = [self.ask(name, method, *args, timeout_s=timeout_s) for name in names]
         answers = await asyncio.gather(*asking, return_exceptions=True)
         return {

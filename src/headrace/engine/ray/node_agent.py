@@ -21,7 +21,7 @@ import psutil
 
 from headrace.engine import orphans, session
 from headrace.engine.activity import activity_of
-from headrace.engine.launch import RootHandle, launch, stop_session
+from headrace.engine.launch import launch, stop_session
 from headrace.engine.local import LocalEngine
 from headrace.engine.machine import detect_machine
 from headrace.engine.process import Activity, ProcessInfo
@@ -68,7 +68,6 @@ class NodeAgent:
         self._record: NodeRecord | None = None
         self._locks: list[int] = []
         self._lock = asyncio.Lock()
-        self._handle: RootHandle | None = None
         self._raylet: _Raylet | None = None
         self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,19 +154,13 @@ class NodeAgent:
                     return
                 folder = Path(record.session_dir)
             with contextlib.suppress(Exception):
-                await asyncio.to_thread(self._stop_root, Session.load(folder))
+                await asyncio.to_thread(stop_session, Session.load(folder), ROOT_STOP_S)
             await asyncio.to_thread(orphans.end_of_session, folder.name)
             session.remove(folder)
             for lock in self._locks:
                 os.close(lock)
             self._locks.clear()
             kv.delete(f"{NODE}{self._surroundings.node}")
-
-    def _stop_root(self, root: Session) -> None:
-        if self._handle is not None and self._handle.pid == root.root_pid:
-            self._handle.stop(ROOT_STOP_S)  # waits for the process too, as a parent must
-        else:
-            stop_session(root, ROOT_STOP_S)
 
     # The root.
 
@@ -217,8 +210,8 @@ class NodeAgent:
             found = Session.load(folder)
         else:
             before = kv.get_record(f"{NODE}{own.node}", NodeRecord)
-            self._handle = launch(self._root_config(instance, folder, before))
-            found = self._handle.session
+            # Ray ends the children of an actor with it, and the root outlives this one.
+            found = launch(self._root_config(instance, folder, before), orphan=True).session
         return NodeRecord(
             node=own.node,
             host=own.host,

@@ -21,7 +21,7 @@ from headrace.engine.ray.groups import Groups
 from headrace.engine.ray.health import problem_of
 from headrace.engine.ray.journal import KvJournal
 from headrace.engine.ray.process_actor import ProcessActor, Whereabouts
-from headrace.engine.ray.records import CONTROLLER, PROCESS, ControllerRecord, ProcessRecord
+from headrace.engine.ray.records import CONTROLLER, PROCESS, SESSION, ControllerRecord, ProcessRecord, SessionRecord
 from headrace.engine.ray.waits import Starting, Waits
 from headrace.engine.resources import Allocation, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
@@ -63,7 +63,8 @@ class RayEngine:
         self.journal = KvJournal()
         self._secret = process.secret
         self._own_node = own_node
-        self._agents = Agents(cluster)
+        self._agents = Agents(cluster, self._busy)
+        self._driver: str | None = None
         self._groups = Groups()
         self._requests: dict[str, ResourceRequest] = {}
         self._starting: dict[str, _Starting] = {}
@@ -84,6 +85,8 @@ class RayEngine:
     async def begin(self) -> None:
         """Find the machines, and the processes that an earlier controller has started."""
         self._agents.controller = await asyncio.to_thread(kv.get_record, CONTROLLER, ControllerRecord)
+        instance = await asyncio.to_thread(kv.get_record, SESSION, SessionRecord)
+        self._driver = instance.driver.node if instance is not None and instance.driver is not None else None
         await self._agents.look()
         await self._agents.record(self._own_node)
         self._spawn(self._agents.keep())
@@ -159,6 +162,11 @@ class RayEngine:
     def _places(self) -> list[tuple[str, str]]:
         infos = (living.record.info for living in list(self._living.values()))
         return [(i.node, i.allocation.request.group) for i in infos if i.allocation is not None]
+
+    def _busy(self) -> set[str]:
+        """The machines that need their agents: of this process, of the driver, and of those that run."""
+        nodes = {living.record.info.node for living in list(self._living.values())} | {self._own_node}
+        return nodes if self._driver is None else nodes | {self._driver}
 
     def waiting(self, name: str) -> str | None:
         return self._waits.reason(name)
@@ -283,7 +291,7 @@ class RayEngine:
 
     # Last, because inside the class it hides the built-in type.
     async def list(self) -> ProcessList:
-        of_roots = await self._agents.ask_all("processes", timeout_s=2.0)
+        of_roots = await self._agents.processes()
         proxies = [
             msgspec.structs.replace(process, name=f"{process.name}@{node}")
             for node, processes in of_roots.items()

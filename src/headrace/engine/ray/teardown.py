@@ -13,8 +13,8 @@ from ray._raylet import PlacementGroupID
 from ray.util.placement_group import PlacementGroup
 
 from headrace.engine.ray import kv, placing
-from headrace.engine.ray.agents import AGENT_PREFIX
-from headrace.engine.ray.records import CONTROLLER_ACTOR, ENDING, PROCESS, ProcessRecord
+from headrace.engine.ray.agents import AGENT_PREFIX, agent_of
+from headrace.engine.ray.records import CONTROLLER_ACTOR, ENDING, NODE, PROCESS, NodeRecord, ProcessRecord
 
 logger = logging.getLogger("headrace.controller")
 
@@ -29,6 +29,7 @@ def tear_down(grace_s: float = GRACE_S) -> None:
     kv.put(ENDING, b"1")
     own = _own_actor()
     last = []
+    _call_up_agents()
     actors = {name: actor for name in _names() if (actor := _actor(name)) is not None}
     controller = actors.get(CONTROLLER_ACTOR)
     if controller is not None:  # first, or it would start again what ends
@@ -42,6 +43,17 @@ def tear_down(grace_s: float = GRACE_S) -> None:
         last.append(agent) if _id(agent) == own else _kill(agent)
     for actor in last:
         _kill(actor)
+
+
+def _call_up_agents() -> None:
+    """Machines where nothing runs have no agents, and yet a root that is to end."""
+    nodes = ray.nodes()
+    cluster = ray.get_runtime_context().gcs_address
+    for key in kv.keys(NODE):
+        record = kv.get_record(key, NodeRecord)
+        for node in nodes:
+            if record is not None and node["Alive"] and node["NodeID"] == record.node:
+                agent_of(node, nodes, cluster)
 
 
 def _end_processes(actors: list[Any], grace_s: float) -> None:
