@@ -292,7 +292,6 @@ class Children:
             while patient and self._any_alive(awaited) and (left := deadline - time.monotonic()) > 0:
                 patient = wait(left)
                 self.reap()
-        self._guardian.dismiss()
         self._kill_all(wait)
 
     def _any_alive(self, children: Iterable[_Child]) -> bool:
@@ -310,15 +309,13 @@ class Children:
                 os.killpg(living.pid, signal.SIGKILL)
         deadline = time.monotonic() + _SECONDS_TO_KILL
         while self._has_children() and time.monotonic() < deadline:
-            orphans.end_all()
+            orphans.end_all(self._guards())
             wait(0.05)
 
     def _has_children(self) -> bool:
         self.reap()
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return False
-        except AttributeError:  # macOS, before Python 3.13
-            return bool(self._by_name)
-        return True
+        return bool(self._by_name) or any(pid not in self._guards() for pid in orphans.children())
+
+    def _guards(self) -> set[int]:
+        """The guardian, which stays until there is nothing left to guard."""
+        return set() if self._guardian.pid is None else {self._guardian.pid}

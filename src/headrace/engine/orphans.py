@@ -55,10 +55,16 @@ def end_of_session(session: str) -> None:
                 _kill_tree(int(name))
 
 
-def end_all() -> None:
-    """Kill every process under this one."""
-    for pid in _children(os.getpid()):
-        _kill_tree(pid)
+def end_all(spared: Collection[int] = ()) -> None:
+    """Kill every process under this one, but for those that are `spared`."""
+    for pid in children():
+        if pid not in spared:
+            _kill_tree(pid)
+
+
+def children() -> list[int]:
+    """The processes whose parent this one is, dead ones that it has not waited for among them. Linux only."""
+    return list(_children(os.getpid()))
 
 
 def _kill_tree(pid: int) -> None:

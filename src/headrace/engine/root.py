@@ -147,6 +147,8 @@ class Root:
         )
         self._children.adopt_listener(self._front, self._controller_socket)
         self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
+        # Before anything takes its time: a root may be killed at any moment.
+        self._start_guardian()
         sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
         gc.disable()  # nearly everything that imports make stays
         for spec in self._first_processes():
@@ -154,7 +156,6 @@ class Root:
             self._children.start(spec)
         self._warm_up(self._config.warm)
         gc.enable()
-        self._start_guardian()
 
     def _warm_up(self, modules: Iterable[str]) -> None:
         """Import once what several processes need, into memory that they will share."""
@@ -285,6 +286,8 @@ class Root:
             # Of processes that were not this one's children.
             orphans.end_of_session(self.session.name)
         session.remove(self.session.dir)
+        if hasattr(self, "_guardian"):
+            self._guardian.dismiss()
 
     def _wait_for_signal(self, timeout_s: float) -> bool:
         """Wait for the end of a child; False if somebody who has no patience signals again."""

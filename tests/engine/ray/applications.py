@@ -37,3 +37,6 @@ class Front:
 
     async def __call__(self, request: Any = None) -> str:
         return f"{node_here()} asked {await self._behind.remote()}"
+
+
+where = Where.bind()
