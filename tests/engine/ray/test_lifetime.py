@@ -139,8 +139,6 @@ def test_the_command_line_starts_and_ends_an_instance_on_a_cluster(cleared: Mach
         "- import_path: tests.engine.ray.applications:where\n"
         f"  runtime_env: {{env_vars: {{PYTHONPATH: {os.getcwd()}}}}}\n"
     )
-        f"applications:\n- import_path: tests.engine.ray.applications:where\n  runtime_env: {{env_vars: {{PYTHONPATH: {os.getcwd()}}}}}\n"
-    )
     headrace("deploy", str(config))
     assert "RUNNING" in headrace("status")
     assert len(get(cleared.here()).split()) == 2
