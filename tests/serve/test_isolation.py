@@ -65,11 +65,15 @@ def test_replicas_work_where_the_driver_works_unless_told_otherwise(http: httpx.
     assert handle.imported.remote("local_settings").result() == "found"
 
 
-def test_mistakes_in_the_environment_are_told(http: httpx.Client, tmp_path: Path) -> None:
-    with pytest.raises(DeploymentFailedError, match=r"runtime_env\.pip needs a Ray cluster.*install"):
-        serve.run(make_environment(pip=["numpy"]).bind())
+def test_mistakes_in_the_environment_are_told() -> None:
     with pytest.raises(ConfigError, match=r"env_var: .*did you mean 'env_vars'"):
         make_environment(env_var={})
+
+
+@pytest.mark.local_engine("a cluster installs, and has machines without the folder")
+def test_what_this_machine_cannot_make_of_an_environment_is_told(http: httpx.Client, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentFailedError, match=r"runtime_env\.pip needs a Ray cluster.*install"):
+        serve.run(make_environment(pip=["numpy"]).bind())
     with pytest.raises(DeploymentFailedError, match="missing: there is no such folder"):
         serve.run(make_environment(working_dir=str(tmp_path / "missing")).options(max_constructor_retry_count=1).bind())
 
