@@ -166,6 +166,7 @@ def test_load_scales_gangs_in_multiples(http: httpx.Client) -> None:
     until(lambda: len(running("busy")) == 2)
 
 
+@pytest.mark.local_engine("a cluster's machines say themselves what they have")
 def test_a_gang_gets_all_its_gpus_or_none(http: httpx.Client) -> None:
     gpus = {"ray_actor_options": {"num_gpus": 3}, "num_replicas": 2}
     serve.run(Member.options(**gpus).bind(), name="first", route_prefix=None)
@@ -179,6 +180,7 @@ def test_a_gang_gets_all_its_gpus_or_none(http: httpx.Client) -> None:
     until(lambda: len(running("Member", "second")) == 2)
 
 
+@pytest.mark.local_engine("it stops the controller's process before it kills it")
 def test_a_controller_killed_in_the_middle_of_a_gangs_start_leaves_no_half_gang(
     http: httpx.Client, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_controller_killed_in_the_middle_of_a_gangs_start_leaves_no_half_gang(
     assert len(gangs(handle, 4)) == 2
 
 
+@pytest.mark.local_engine("a cluster's machines say themselves what they have")
 def test_more_gangs_than_there_are_gpus_never_hold_half_of_them_each(http: httpx.Client) -> None:
     """Each needs five of eight: were they to take them one by one, all could wait for each other for ever."""
     names = [f"app{number}" for number in range(4)]

@@ -16,6 +16,8 @@ from headrace.exceptions import DeploymentFailedError
 
 from .conditions import deployment, running, until
 
+pytestmark = pytest.mark.local_engine("a cluster's machines say themselves what they have")
+
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[driver.Client]:
