@@ -143,6 +143,7 @@ def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")
         # A machine that has died is told of within seconds.
         patch.setenv("RAY_health_check_initial_delay_ms", "1000")
         patch.setenv("RAY_health_check_period_ms", "1000")

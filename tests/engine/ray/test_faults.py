@@ -128,3 +128,44 @@ def test_what_has_no_place_starts_when_a_machine_joins(instance: driver.Client, 
     until(lambda: "rare" in str(instance.status()), "the status names what is missing")
     machines.add(resources={"rare": 1})
     until(lambda: instance.status().applications[0].status == "RUNNING")
+
+
+def test_state_and_replicas_survive_the_machine_of_the_controller(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from headrace.engine.ray import cluster
+
+    serve.shutdown()
+    until(machines.nothing_is_left)
+    doomed = machines.add()
+    usual = cluster.actor_options
+    there = NodeAffinitySchedulingStrategy(doomed.node_id, soft=True)
+    monkeypatch.setattr(cluster, "actor_options", lambda nodes: {**usual(nodes), "scheduling_strategy": there})
+    serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
+    try:
+        here = {"num_cpus": 0.1, "resources": {"node:__internal_head__": 0.1}}
+        serve.run(Where.options(num_replicas=2, ray_actor_options=here).bind(), name="kept")
+        assert controller_node() == doomed.node_id
+        before, record = machines.processes(), machines.here()
+        with asking(record) as said:
+            until(lambda: len(said) > 20)
+            machines.remove(doomed)
+            until(lambda: controller_node() not in (None, doomed.node_id), "the controller is elsewhere")
+            until(lambda: [a.status for a in driver.find().status().applications] == ["RUNNING"])
+        assert None not in said
+        assert machines.processes() == before
+        serve.run(Where.options(num_replicas=1, ray_actor_options=here).bind(), name="kept")
+        until(lambda: len(machines.processes()) == 1)
+    finally:
+        serve.shutdown()
+    until(machines.nothing_is_left)
+
+
+def controller_node() -> str | None:
+    from headrace.engine.ray import kv
+    from headrace.engine.ray.records import CONTROLLER, ControllerRecord
+
+    record = kv.get_record(CONTROLLER, ControllerRecord)
+    return record.node if record is not None else None
