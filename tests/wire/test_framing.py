@@ -10,7 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.wire import frames
+from headrace.wire.callee import CalleeConnection
+from headrace.wire.caller import CallerConnection
 from headrace.wire.connection import Connection
+
+from .connected import Requests
 
 Frame = tuple[int, int, int, bytes, bytes]
 
@@ -129,6 +133,13 @@ def test_frames_cut_and_joined_anywhere_arrive_whole_and_in_their_calls_order(
     assert by_call(receiver.frames) == by_call(sent)
     assert len(receiver.frames) == len(sent)
     assert not receiver._pending and not receiver._assemblies
+
+
+async def test_connections_stay_compact() -> None:
+    """Beyond 30 attributes CPython keeps a dictionary per object, and each call costs 5 % more."""
+    loop = asyncio.get_running_loop()
+    assert len(vars(CallerConnection(loop, b"", None))) <= 30
+    assert len(vars(CalleeConnection(loop, b"", Requests(), None, set()))) <= 30
 
 
 def test_a_loop_turns_small_frames_leave_in_one_write() -> None:

@@ -22,7 +22,7 @@ from headrace.wire import frames, tcp
 from headrace.wire.codec import Buffers
 from headrace.wire.errors import ConnectionLost, ProtocolViolation
 from headrace.wire.frames import CREDIT_BODY, HEAD, HEAD_BYTES, MAX_FRAME
-from headrace.wire.parts import Assembly, in_parts
+from headrace.wire.parts import Assembly, Part, in_parts
 from headrace.wire.shm import MIN_PAYLOAD, Segment, SegmentPool, map_segment
 
 logger = logging.getLogger("headrace.wire")
@@ -69,15 +69,13 @@ class Connection(asyncio.Protocol):
         self._bulk: dict[int, deque[Iterator[list[bytes | memoryview]]]] = {}
         self._turns: deque[int] = deque()
         self._assemblies: dict[int, Assembly] = {}
-        self._part_call = 0
-        self._part_left = 0
+        self._part: Part | None = None
         self._part_taken = 0
         self._part_window = frames.PART_WINDOW
         self._lent: dict[int, Segment] = {}
         self._released: deque[int] = deque()
         self._releasing = False
         self._closing = False
-        self._is_tcp = False
         self._thread = threading.get_ident()
 
     # What subclasses implement.
@@ -214,7 +212,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(high=2 * frames.PART_BYTES)
-        self._is_tcp = tcp.begin(self.transport)
+        tcp.begin(self.transport, self.loop)
 
     def data_received(self, data: bytes) -> None:
         self.silent = False
@@ -241,7 +239,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _parse(self, data: bytes) -> None:
-        position = self._take_part(data, 0) if self._part_left else 0
+        position = self._take_part(data, 0, self._part) if self._part is not None else 0
         size = len(data)
         while size - position >= HEAD_BYTES:
             length, call_id, header_len, kind, flags = _unpack(data, position)
@@ -250,16 +248,19 @@ class Connection(asyncio.Protocol):
             start = position + HEAD_BYTES
             end = start + length
             middle = start + header_len
-            if kind == frames.PART and middle <= size:
-                # Each piece goes where it belongs as it comes, so that large frames are copied once.
-                self._part_begins(call_id, data[start:middle], length - header_len)
-                position = self._take_part(data, middle)
-                continue
             if end > size:
+                if kind == frames.PART and middle <= size:
+                    # What is here of it goes where it belongs, so that large frames are copied once.
+                    part = self._part_begins(call_id, data[start:middle], length - header_len)
+                    position = self._take_part(data, middle, part)
                 break
             position = end
             if flags & frames.SHARED or kind >= frames.PART:
-                self._special(kind, flags, call_id, data[start:middle], data[middle:end])
+                if kind == frames.PART:
+                    part = self._part_begins(call_id, data[start:middle], length - header_len)
+                    self._take_part(data, middle, part)
+                else:
+                    self._special(kind, flags, call_id, data[start:middle], data[middle:end])
             else:
                 self.frame_received(kind, flags, call_id, data[start:middle], data[middle:end])
         if position < size:
@@ -314,40 +315,38 @@ class Connection(asyncio.Protocol):
         if ids:
             self.send(frames.RELEASE, 0, 0, b"", msgspec.msgpack.encode(ids))
 
-    def _part_begins(self, call_id: int, description: bytes, length: int) -> None:
+    def _part_begins(self, call_id: int, description: bytes, length: int) -> Part:
         """What comes next are `length` bytes of a frame in parts."""
-        self._part_call = call_id
-        self._part_left = length
         if description:
             assembly = Assembly.described(description)
             if self.wanted(assembly.kind, call_id, assembly.flags):
                 self._assemblies[call_id] = assembly
             else:
                 self._assemblies.pop(call_id, None)
+        return Part(call_id, length)
 
-    def _take_part(self, data: bytes, position: int) -> int:
+    def _take_part(self, data: bytes, position: int, part: Part) -> int:
         """Take what is there of a part from `position` on; returns where it ends."""
-        end = min(len(data), position + self._part_left)
+        end = min(len(data), position + part.left)
         taken = end - position
-        self._part_left -= taken
+        part.left -= taken
+        self._part = part if part.left else None
         self._part_taken += taken
         if self._part_taken >= frames.PART_WINDOW // 4:
             self.send(frames.PART_CREDIT, 0, 0, b"", CREDIT_BODY.pack(self._part_taken))
             self._part_taken = 0
-        call_id = self._part_call
         # None: of a frame that nobody here waits for (any more).
-        assembly = self._assemblies.get(call_id)
+        assembly = self._assemblies.get(part.call_id)
         if assembly is not None and assembly.add(memoryview(data)[position:end]):
-            del self._assemblies[call_id]
-            self.frame_received(assembly.kind, assembly.flags, call_id, assembly.header, assembly.payload)
+            del self._assemblies[part.call_id]
+            self.frame_received(assembly.kind, assembly.flags, part.call_id, assembly.header, assembly.payload)
         return end
 
     # The end.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if self._is_tcp:
-            tcp.end(self.transport)
+        tcp.end(self.transport, self.loop)
         self._drained.set()
         self._out.clear()
         self._bulk.clear()

@@ -14,6 +14,16 @@ _MAPPED_FROM = 1024 * 1024
 would hold up everything else for the better part of a second."""
 
 
+class Part:
+    """The part of a frame that is arriving: which call's, and how many bytes are to come."""
+
+    __slots__ = ("call_id", "left")
+
+    def __init__(self, call_id: int, left: int) -> None:
+        self.call_id = call_id
+        self.left = left
+
+
 class Assembly:
     """A frame that arrives in parts. Its header lies so that the payload, and the arrays in it, are aligned."""
 

@@ -27,7 +27,6 @@ class SpliceEnd(asyncio.Protocol):
         self._other: SpliceEnd | None = None
         self._early: list[bytes] = []
         self._said_all = False
-        self._is_tcp = False
 
     def join(self, other: SpliceEnd) -> None:
         """From now on the two are one connection."""
@@ -51,7 +50,7 @@ class SpliceEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
-        self._is_tcp = tcp.begin(self.transport)
+        tcp.begin(self.transport, asyncio.get_running_loop())
         self._pause()
 
     def data_received(self, data: bytes) -> None:
@@ -81,8 +80,7 @@ class SpliceEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        if self._is_tcp:
-            tcp.end(self.transport)
+        tcp.end(self.transport, asyncio.get_running_loop())
         other = self._other
         if other is not None and not other.lost:
             if exc is not None or not self._said_all:

@@ -134,22 +134,20 @@ def _is_deaf(transport: asyncio.Transport) -> bool:
 _watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AckWatch] = weakref.WeakKeyDictionary()
 
 
-def begin(transport: asyncio.Transport) -> bool:
-    """Tune a new connection and watch it; whoever calls this calls `end` when it is lost. Whether it is TCP."""
+def begin(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    """Tune a new connection and watch it, if it is TCP; whoever calls this calls `end` when it is lost."""
     known = transport.get_extra_info("socket")
-    if known is None or known.family == socket.AF_UNIX:
-        return False
+    if known is None or known.family not in (socket.AF_INET, socket.AF_INET6):
+        return
     tune(transport)
-    loop = asyncio.get_running_loop()
     watch = _watches.get(loop)
     if watch is None:
         watch = _watches[loop] = AckWatch(loop)
     watch.add(transport)
-    return True
 
 
-def end(transport: asyncio.Transport) -> None:
+def end(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
     """A connection is lost."""
-    watch = _watches.get(asyncio.get_running_loop())
+    watch = _watches.get(loop)
     if watch is not None:
         watch.discard(transport)
