@@ -15,6 +15,8 @@ from headrace.exceptions import ReplicaUnavailableError
 
 from .conditions import ids, lines, running, until
 
+pytestmark = pytest.mark.usefixtures("http")
+
 
 @serve.deployment(health_check_period_s=60)
 class Fragile:

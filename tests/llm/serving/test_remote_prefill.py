@@ -47,6 +47,7 @@ class Decode(LLMServer):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.usefixtures("http")
 def test_a_prompt_whose_prefill_died_is_computed_by_decode_though_no_other_replica_starts(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     config = LLMConfig(model="m", llm_engine="simulated")
