@@ -137,6 +137,22 @@ async def test_a_replica_that_hangs_up_right_after_the_handshake_is_tried_again(
     await until(lambda: call.outcomes == ["answered"])
 
 
+async def test_a_replica_that_stays_out_of_reach_is_warned_of_once(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(link_module, "_TELL_AFTER_S", 0.1)
+    await deployment.set("a")
+    await until(lambda: deployment.router.ready_replicas == 1)
+    replica = deployment.replicas["a"]
+    for times in (1, 2):
+        replica.stop()
+        await until(lambda times=times: caplog.text.count("no connection to replica a") == times)
+        await asyncio.sleep(0.3)
+        assert caplog.text.count("no connection to replica a") == times
+        await replica.start()
+        await until(lambda: deployment.router.ready_replicas == 1)
+
+
 async def test_a_replica_that_leaves_answers_what_it_has_and_is_let_go(deployment: Deployment) -> None:
     await deployment.set("a")
     first = deployment.replicas["a"]

@@ -130,8 +130,9 @@ async def test_a_certificate_that_proves_nothing_is_refused(
     use_tls(bad if wrong == "callee" else good)
     listener, address = await serve_tcp(service)
     use_tls(bad if wrong == "caller" else good)
-    with pytest.raises((ssl.SSLError, HandshakeFailed, ConnectionError)):
+    with pytest.raises((ssl.SSLError, HandshakeFailed, ConnectionError)) as refused:
         await connect(address, SECRET)
+    assert "certificate" in str(refused.value) or isinstance(refused.value, ConnectionError)
     assert not service.calls
     listener.close()
 
@@ -143,8 +144,8 @@ async def test_a_peer_without_tls_is_refused_both_ways(authority: trustme.CA, fo
     async with opened(folder) as door:
         use_tls(None)
         for address in (secured_at, door.address()):
-            with pytest.raises((HandshakeFailed, ConnectionError, TimeoutError)):
-                await connect(address, SECRET, timeout_s=2)
+            with pytest.raises(TimeoutError, match="it may want TLS"):
+                await connect(address, SECRET, timeout_s=0.5)
     plain, plain_at = await serve_tcp(Requests())
     use_tls(files)
     with pytest.raises(OSError):

@@ -23,6 +23,9 @@ logger = logging.getLogger("headrace.router")
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 1.0
 
+_TELL_AFTER_S = 5.0
+"""A replica that has been out of reach for so long is warned of, once."""
+
 _REMEMBERED = 16
 """Over so many answers the latency is averaged."""
 
@@ -52,6 +55,7 @@ class ReplicaLink:
     """
 
     __slots__ = (
+        "_out_of_reach_since",
         "_sent_models",
         "_task",
         "_told",
@@ -105,6 +109,7 @@ class ReplicaLink:
         self.connection: CallerConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._told = False
+        self._out_of_reach_since = 0.0
 
     @property
     def load(self) -> int:
@@ -185,6 +190,7 @@ class ReplicaLink:
     async def _connect(self, secret: bytes, shared: SharedMemory | None) -> None:
         delay_s = _FIRST_RETRY_S
         attempts = 0
+        self._out_of_reach_since = time.monotonic()
         while not self.leaving:
             address = self.addresses[attempts % len(self.addresses)]
             attempts += 1
@@ -205,16 +211,17 @@ class ReplicaLink:
             connection.on_lost = lambda: self._connection_lost(secret, shared)
             connection.on_capacity = self._has_capacity
             connection.on_pong = self._pong
-            self.asked = self.stalled = self.gave_up = False
+            self.asked = self.stalled = self.gave_up = self._told = False
             self.router.joined(self)
             return
 
     def _not_connected(self, address: str, error: Exception) -> None:
         # A certificate that is refused today is refused tomorrow too, until somebody does something about it.
-        serious = isinstance(error, ssl.SSLError) and not self._told
+        serious = isinstance(error, ssl.SSLError) or time.monotonic() - self._out_of_reach_since > _TELL_AFTER_S
+        level = logging.WARNING if serious and not self._told else logging.DEBUG
         self._told = self._told or serious
-        level = logging.WARNING if serious else logging.DEBUG
-        logger.log(level, "no connection to replica %s at %s yet: %s", self.replica_id, address, error)
+        reason = str(error) or type(error).__name__
+        logger.log(level, "no connection to replica %s at %s yet: %s", self.replica_id, address, reason)
 
     def _has_capacity(self) -> None:
         self.full = False

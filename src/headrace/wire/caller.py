@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from headrace.wire import auth, frames
-from headrace.wire.address import UnixAddress, parse_address
+from headrace.wire.address import TcpAddress, UnixAddress, parse_address
 from headrace.wire.codec import Buffers
 from headrace.wire.connection import Connection, SharedMemory
 from headrace.wire.dial import dial
 from headrace.wire.errors import ConnectionLost, HandshakeFailed, ProtocolViolation
 from headrace.wire.frames import CHUNK_OVERHEAD, CREDIT_BODY, STREAM_WINDOW
-from headrace.wire.tls import fingerprint_of_server
+from headrace.wire.tls import fingerprint_of_server, hint_of_refusal, tls_identity
 
 logger = logging.getLogger("headrace.wire")
 
@@ -192,7 +191,8 @@ class CallerConnection(Connection):
 
     def lost(self, error: ConnectionLost) -> None:
         if not self.ready.done():
-            self.ready.set_exception(HandshakeFailed("the peer closed the connection during the handshake"))
+            hint = hint_of_refusal(self.transport)
+            self.ready.set_exception(HandshakeFailed(f"the peer closed the connection during the handshake{hint}"))
             self.ready.exception()
         calls, self.calls = self.calls, {}
         if self.on_lost is not None:
@@ -219,19 +219,27 @@ async def connect(
         TimeoutError: no handshake within `timeout_s` seconds.
         ValueError: it is no address.
     """
-    loop = asyncio.get_running_loop()
-    deadline = time.monotonic() + timeout_s
     where = parse_address(address)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _shake_hands(address, where, secret, shared)
+    except TimeoutError:
+        hint = ""
+        if isinstance(where, TcpAddress) and tls_identity() is None:
+            hint = "; it may want TLS, which this process does not use"
+        raise TimeoutError(f"no handshake at {address} within {timeout_s:g} s{hint}") from None
+
+
+async def _shake_hands(
+    address: str, where: UnixAddress | TcpAddress, secret: bytes, shared: SharedMemory | None
+) -> CallerConnection:
+    loop = asyncio.get_running_loop()
     local = isinstance(where, UnixAddress)
     # TLS ends at a gate, and what is behind it knows nothing of that.
     direct = isinstance(where, UnixAddress) or not where.name
-    async with asyncio.timeout(timeout_s):
-        connection = await dial(
-            address, secret, lambda: CallerConnection(loop, secret, shared if local else None, direct)
-        )
+    connection = await dial(address, secret, lambda: CallerConnection(loop, secret, shared if local else None, direct))
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            await connection.ready
+        await connection.ready
         if connection.closed:  # whoever gets it now would never be told that it was lost
             raise HandshakeFailed("the peer closed the connection right after the handshake")
     except BaseException:

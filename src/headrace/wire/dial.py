@@ -114,7 +114,8 @@ class _Knock(asyncio.Protocol):
             self._fail(ConnectionRefusedError(f"nobody listens at {self._name!r} behind the gate"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(exc or HandshakeFailed("the gate closed the connection during the handshake"))
+        hint = tls.hint_of_refusal(self.transport)
+        self._fail(exc or HandshakeFailed(f"the gate closed the connection during the handshake{hint}"))
 
     def _refuse(self, why: str) -> None:
         self._fail(HandshakeFailed(why))

@@ -115,6 +115,14 @@ def fingerprint_of_server(transport: asyncio.BaseTransport) -> bytes:
     return _fingerprint(certificate) if certificate else b""
 
 
+def hint_of_refusal(transport: asyncio.BaseTransport) -> str:
+    """What to add where the other end has hung up during a handshake: it verifies our certificate last, and says
+    nothing of it."""
+    if transport.get_extra_info("ssl_object") is None:
+        return ""
+    return "; it may have refused this machine's certificate"
+
+
 _chosen: TlsFiles | None = None
 _loaded: dict[TlsFiles, tuple[tuple[int, ...], TlsIdentity]] = {}
 
