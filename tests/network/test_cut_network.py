@@ -15,7 +15,15 @@ import cloudpickle
 import pytest
 
 from headrace.config.deployment_options import DeploymentOptions
-from headrace.config.spec import DeploymentSpec, DeploymentTargets, InitializeReply, ReplicaSpec, ReplicaTarget
+from headrace.config.spec import (
+    DeploymentSpec,
+    DeploymentTargets,
+    InitializeReply,
+    ReplicaSpec,
+    ReplicaTarget,
+    RoutingTable,
+)
+from headrace.engine.listeners import listen_unix
 from headrace.exceptions import ReplicaUnavailableError, RequestTimeoutError
 from headrace.handle import DeploymentHandle
 from headrace.router.hub import RouterHub, set_hub
@@ -24,6 +32,7 @@ from headrace.router.router import Router
 from headrace.wire.address import gate_address
 from headrace.wire.connection import SharedMemory
 from headrace.wire.errors import ConnectionLost
+from headrace.wire.relay import relay
 from headrace.wire.rpc import RpcClient
 from headrace.wire.shm import shared_folder
 
@@ -281,6 +290,29 @@ async def test_a_large_argument_under_way_ends_with_its_deadline(cable: Cable, c
     async with asyncio.timeout(30):
         assert (await cluster.handle.options(method_name="run").remote(2, 0.0, bytearray(5_000_000)))[1] == 2
     assert 1 not in cluster.runs(cluster.there)
+
+
+async def test_a_watch_of_a_controller_elsewhere_begins_again(cable: Cable, session_folders: tuple[Path, Path]) -> None:
+    first, second = session_folders
+    tables: list[RoutingTable] = []
+    with there("controller", str(second)), there("gate", str(second), THERE_IP, str(GATE)):
+        handing_on = await relay(
+            listen_unix(first / "controller.sock"), SECRET, lambda: gate_address(THERE_IP, GATE, "controller.sock")
+        )
+        hub = RouterHub(str(first / "controller.sock"), SECRET, None, on_routes=tables.append)
+        await until(lambda: len(tables) == 1)
+        cable.cut()
+        cut_at = time.monotonic()
+        await until(lambda: hub.client is None)
+        lost_after_s = time.monotonic() - cut_at
+        await asyncio.sleep(2)
+        assert len(handing_on.connections) <= 1
+        cable.mend()
+        mended_at = time.monotonic()
+        await until(lambda: len(tables) == 2)
+        print(f"lost after {lost_after_s:.1f} s, back after {time.monotonic() - mended_at:.1f} s")
+        await hub.close()
+        handing_on.close()
 
 
 async def test_control_connections_through_a_gate_are_given_up_and_made_again(cable: Cable, cluster: Cluster) -> None:
