@@ -52,8 +52,10 @@ def main(process: BuildProcess) -> None:
 
     async def serve() -> None:
         server = RpcServer({"outcome": tell_outcome, "end": tell_to_end})
-        await server.start(process.listeners["wire"], process.secret)
+        # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
+        serving = await server.start(process.listeners["wire"], process.secret)
         await asyncio.get_running_loop().create_future()
+        serving.close()
 
     # User code runs on the main thread, and without an event loop, as in a script.
     threading.Thread(target=asyncio.run, args=(serve(),), name="headrace-outcome", daemon=True).start()

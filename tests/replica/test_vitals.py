@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from pathlib import Path
 
 import msgspec
+import pytest
 import uvloop
 
 from headrace.config.spec import ReplicaVitals
@@ -77,4 +79,20 @@ async def test_several_may_ask_at_once(folder: Path) -> None:
     for client in clients:
         client.close()
     await until(lambda: all(client.closed for client in clients))
+    replica.stop()
+
+
+async def test_they_go_on_whatever_event_loops_this_process_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray gives its processes uvloop's.
+    monkeypatch.setattr(asyncio, "run", uvloop.run)
+    replica = Blocked()
+    path = folder / "replica.vitals"
+    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: 0, no_metrics)
+    # These close a server that nobody refers to, when that is noticed; once it has a connection it is referred to.
+    for _ in range(50):
+        await asyncio.sleep(0.01)
+        gc.collect()
+    client = await RpcClient.connect(str(path), SECRET)
+    await client.call("vitals", timeout_s=5)
+    client.close()
     replica.stop()

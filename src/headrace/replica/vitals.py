@@ -84,8 +84,10 @@ def serve_vitals(
         return await metrics(prefix)
 
     async def serve() -> None:
-        await RpcServer({"vitals": vitals, "metrics": tell_metrics}).start(listener, secret)
+        # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
+        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics}).start(listener, secret)
         await asyncio.get_running_loop().create_future()
+        serving.close()
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
