@@ -25,7 +25,7 @@ from .kuberay_controller import Cluster
 
 T = TypeVar("T")
 
-DEADLINE_S = 90.0
+DEADLINE_S = 120.0
 TOKEN = "the-token-of-the-cluster"
 APPLICATIONS = Path(__file__).with_name("served_by_heads.py")
 

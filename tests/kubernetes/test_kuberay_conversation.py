@@ -19,7 +19,8 @@ from .kuberay_controller import Cluster, RayServiceController, Spec, Upgrade
 
 def config(price: int = 1, replicas: int = 1, import_path: str = "fruit:stand", **app: Any) -> str:
     """A `serveConfigV2`."""
-    stand = {"name": "Stand", "num_replicas": replicas, "user_config": {"price": price}}
+    small = {"num_cpus": 0.1}
+    stand = {"name": "Stand", "num_replicas": replicas, "user_config": {"price": price}, "ray_actor_options": small}
     deployments = [stand] if import_path == "fruit:stand" else []
     return yaml.safe_dump(
         {"applications": [{"name": "fruit", "import_path": import_path, "deployments": deployments, **app}]}
@@ -55,7 +56,11 @@ class Kubernetes:
             self.service.reconcile()
             return bool(wanted())
 
-        until(passed, f"{what}; {self.service.events[-3:]}, {self.service.active}, {self.service.pending}")
+        try:
+            until(passed, what)
+        except AssertionError as error:
+            service = self.service
+            raise AssertionError(f"{error}; {service.events[-3:]}, {service.active}, {service.pending}") from None
 
     def until_running(self) -> None:
         self.until(lambda: self.service.active.cluster and self.status() == "RUNNING", "the first deploy")
@@ -68,6 +73,11 @@ class Kubernetes:
         """What a client of the Service gets."""
         assert self.service.services_select is not None
         return int(ask(self.heads[self.service.services_select].proxy_url)["price"])
+
+
+def refusals(service: RayServiceController) -> list[str]:
+    """Events that are not about a busy machine which took longer than the two seconds."""
+    return [event for event in service.events if event.startswith("PUT: 400")]
 
 
 def ask(url: str) -> Any:
@@ -100,7 +110,7 @@ def test_a_new_service_gets_a_cluster_its_config_and_then_its_requests(kubernete
     assert service.head_serves == {"cluster-1": True}
     assert kubernetes.price() == 7
     # An application is told of from the moment on when it was sent, or else it would be sent time and again.
-    assert (service.configs_sent, service.events) == ([("cluster-1", None)], [])
+    assert (service.configs_sent, refusals(service)) == ([("cluster-1", None)], [])
 
 
 def test_a_changed_config_is_an_update_in_place(kubernetes: Kubernetes) -> None:
@@ -120,10 +130,8 @@ def test_a_config_that_is_refused_is_an_event_and_the_old_one_stays(kubernetes: 
     service = kubernetes.operate(config(price=3))
     kubernetes.until_running()
     service.spec.serve_config = config(price=4, route_prefix="no-slash")
-    service.reconcile()
-    service.reconcile()
-    assert len(service.events) == 2  # It is tried again, as what failed may mend itself.
-    assert "400" in service.events[0] and "applications[0].route_prefix" in service.events[0]
+    kubernetes.until(lambda: len(refusals(service)) == 2, "another try: what failed may mend itself")
+    assert "applications[0].route_prefix" in refusals(service)[0]
     assert len(service.configs_sent) == 1
     assert kubernetes.price() == 3
     service.spec.serve_config = config(price=5)
@@ -232,11 +240,11 @@ def test_a_head_that_lost_everything_gets_its_config_again(kubernetes: Kubernete
 
 
 def test_capacity_and_requests_move_to_the_new_cluster_step_by_step(kubernetes: Kubernetes) -> None:
-    service = kubernetes.operate(config(price=1, replicas=4), upgrade=Upgrade(25, 0.01, 50))
+    service = kubernetes.operate(config(price=1, replicas=2), upgrade=Upgrade(25, 0.01, 50))
     kubernetes.until_running()
     assert (service.configs_sent, service.active.target_capacity) == ([("cluster-1", 100)], 100)
-    assert running(kubernetes, "cluster-1") == 4
-    service.spec.cluster, service.spec.serve_config = "second", config(price=2, replicas=4)
+    assert running(kubernetes, "cluster-1") == 2
+    service.spec.cluster, service.spec.serve_config = "second", config(price=2, replicas=2)
     shares: list[int] = []
     capacities: list[tuple[int | None, int | None]] = []
 
@@ -258,7 +266,7 @@ def test_capacity_and_requests_move_to_the_new_cluster_step_by_step(kubernetes: 
         ("cluster-2", 100),
         ("cluster-1", 0),
     ]
-    assert running(kubernetes, "cluster-2") == 4
+    assert running(kubernetes, "cluster-2") == 2
     assert ask(kubernetes.heads["cluster-2"].proxy_url)["price"] == 2
 
 
