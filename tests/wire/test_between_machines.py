@@ -120,6 +120,12 @@ async def test_both_ends_are_set_to_notice_a_machine_that_vanished() -> None:
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+async def test_nothing_is_looked_at_when_no_connection_is_left() -> None:
+    async with over_tcp(Requests()):
+        assert asyncio.get_running_loop() in tcp._watches
+    assert asyncio.get_running_loop() not in tcp._watches
+
+
 async def test_a_receiver_that_lives_and_takes_nothing_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """User code may block its event loop for minutes."""
     monkeypatch.setattr(tcp, "LOOK_EVERY_S", 0.05)

@@ -19,7 +19,6 @@ import logging
 import socket
 import struct
 import sys
-import weakref
 from collections.abc import Iterator
 
 logger = logging.getLogger("headrace.wire")
@@ -90,12 +89,13 @@ class AckWatch:
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
 
-    def discard(self, transport: asyncio.Transport) -> None:
-        """Must be called when the transport is closed: its descriptor may be another's then."""
+    def discard(self, transport: asyncio.Transport) -> bool:
+        """Must be called when the transport is closed: its descriptor may be another's then. Whether none is left."""
         self._since.pop(transport, None)
         if not self._since and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        return not self._since
 
     def _look(self) -> None:
         self._timer = None
@@ -131,7 +131,8 @@ def _is_deaf(transport: asyncio.Transport) -> bool:
     return (unacknowledged > 0 or info[_PROBES] > 0) and since_ack_ms >= 1000 * LOOK_EVERY_S
 
 
-_watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AckWatch] = weakref.WeakKeyDictionary()
+_watches: dict[asyncio.AbstractEventLoop, AckWatch] = {}
+"""Of the event loops that have a TCP connection."""
 
 
 def begin(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -149,5 +150,5 @@ def begin(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None
 def end(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
     """A connection is lost."""
     watch = _watches.get(loop)
-    if watch is not None:
-        watch.discard(transport)
+    if watch is not None and watch.discard(transport):
+        del _watches[loop]
