@@ -155,11 +155,14 @@ class RayHead(Head):
         """Where Ray tells of the health of the node."""
         return f"http://127.0.0.1:{self._agent_port}"
 
+    def config(self) -> ServedConfig:
+        http = {"port": self._ports[0]}
+        return ServedConfig("applications: []", ServeDeploySchema(applications=[], http_options=http))
+
     def command(self) -> list[str]:
-        http_port, rest_port = self._ports
-        config = ServedConfig("applications: []", ServeDeploySchema(applications=[], http_options={"port": http_port}))
+        rest_port = self._ports[1]
         options = RayServiceOptions(image="image", name="head", drain_s=0)
-        head = ray_service(options, config)["spec"]["rayClusterConfig"]["headGroupSpec"]
+        head = ray_service(options, self.config())["spec"]["rayClusterConfig"]["headGroupSpec"]
         (container,) = head["template"]["spec"]["containers"]
         (script,) = container["args"]
         if self.broken:
@@ -189,6 +192,56 @@ class RayHead(Head):
             "PYTHONPATH": str(self.folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
+
+
+class RayWorker:
+    """A worker's pod, by the script of the manifest."""
+
+    def __init__(self, head: RayHead) -> None:
+        self._head = head
+        self._agent_port = free_port()
+        options = RayServiceOptions(image="image", name="worker")
+        (group,) = ray_service(options, head.config())["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        (self.container,) = group["template"]["spec"]["containers"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def agent_url(self) -> str:
+        return f"http://127.0.0.1:{self._agent_port}"
+
+    def __enter__(self) -> Self:
+        environment = self._head.environment()
+        flags = (
+            f"--address={environment['RAY_ADDRESS']} --block --num-cpus=1 --object-store-memory=80000000",
+            f"--dashboard-agent-listen-port={self._agent_port} --metrics-export-port={free_port()}",
+        )
+        self._process = subprocess.Popen(
+            [*self.container["command"], *self.container["args"]],
+            cwd=self._head.folder,
+            env={
+                **os.environ,
+                **environment,
+                "KUBERAY_GEN_RAY_START_CMD": f"ray start {' '.join(flags)}",
+                "HEADRACE_SESSIONS": str(self._head.folder / "s"),
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": TOKEN,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """As a pod is deleted."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(DEADLINE_S)
 
 
 def free_port() -> int:

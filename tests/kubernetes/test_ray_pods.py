@@ -1,15 +1,19 @@
-"""The head's pod, by the script of the manifest: what probes see of it, and when it ends."""
+"""The pods of a RayService, by the scripts of the manifest: what probes see of them, and when they end."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from .heads import RayHead, short_folder, until
+from headrace.engine.session import Session
+
+from .heads import TOKEN, RayHead, RayWorker, short_folder, until
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
@@ -62,3 +66,36 @@ def test_the_pod_ends_where_headrace_cannot_start(head: RayHead) -> None:
     head.begin(wait=False)
     until(lambda: head.exit_status is not None, "the end")
     assert "192.0.2.99" in head.output
+
+
+def nodes(head: RayHead) -> list[dict[str, Any]]:
+    """The machines that the API tells of, those that are there."""
+    answer = httpx.get(
+        f"{head.dashboard_url}/api/headrace/nodes",
+        headers={"x-ray-authorization": f"Bearer {TOKEN}"},
+        timeout=10.0,
+        trust_env=False,
+    )
+    return [node for node in answer.json()["nodes"] if node["alive"]]
+
+
+def proxy_on(node: str, sessions: Path) -> str | None:
+    """Where a machine's proxies listen, by its session folder."""
+    for file in sessions.glob("*/session.json"):
+        session = Session.load(file.parent)
+        if session.node == node and session.http is not None:
+            return f"http://127.0.0.1:{session.http[1]}"
+    return None
+
+
+def test_a_worker_takes_requests_before_anything_runs_on_it_and_goes_when_it_is_told(head: RayHead) -> None:
+    """Or it would never be ready, and with a fixed number of pods the cluster never whole."""
+    with RayWorker(head) as worker:
+        (joined,) = until(lambda: [node for node in nodes(head) if not node["head"]], "the worker")
+        # Not the port of the manifest: both pods are this machine here.
+        url = until(lambda: proxy_on(joined["node_id"], head.folder / "s"), "the proxy of the worker")
+        probe = worker.container["readinessProbe"]["httpGet"]["path"]
+        assert until(lambda: asked(url + probe) == (200, "success"), "the readiness of the worker")
+        until(lambda: asked(f"{worker.agent_url}/api/healthz")[0] == 200, "the agent of the worker")
+    until(lambda: len(nodes(head)) == 1, "the end of the worker")
+    assert asked(f"{head.proxy_url}/-/healthz") == (200, "success")
