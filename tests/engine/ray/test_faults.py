@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -133,26 +134,29 @@ def test_what_has_no_place_starts_when_a_machine_joins(instance: driver.Client, 
 def test_state_and_replicas_survive_the_machine_of_the_controller(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     from headrace.engine.ray import cluster
 
     serve.shutdown()
     until(machines.nothing_is_left)
-    doomed = machines.add()
+    able = {node.node_id: node for node in (machines.add(resources={"able": 1}) for _ in range(2))}
     usual = cluster.actor_options
-    there = NodeAffinitySchedulingStrategy(doomed.node_id, soft=True)
-    monkeypatch.setattr(cluster, "actor_options", lambda nodes: {**usual(nodes), "scheduling_strategy": there})
+
+    def not_on_the_head(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+        options = usual(nodes)
+        del options["scheduling_strategy"]
+        return {**options, "resources": {"able": 0.1}}
+
+    monkeypatch.setattr(cluster, "actor_options", not_on_the_head)
     serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
     try:
         here = {"num_cpus": 0.1, "resources": {"node:__internal_head__": 0.1}}
         serve.run(Where.options(num_replicas=2, ray_actor_options=here).bind(), name="kept")
-        assert controller_node() == doomed.node_id
+        doomed = able[str(controller_node())]
         before, record = machines.processes(), machines.here()
         with asking(record) as said:
             until(lambda: len(said) > 20)
             machines.remove(doomed)
-            until(lambda: controller_node() not in (None, doomed.node_id), "the controller is elsewhere")
+            until(lambda: controller_node() in able.keys() - {doomed.node_id}, "the controller is elsewhere")
             until(lambda: [a.status for a in driver.find().status().applications] == ["RUNNING"])
         assert None not in said
         assert machines.processes() == before
@@ -161,6 +165,7 @@ def test_state_and_replicas_survive_the_machine_of_the_controller(
     finally:
         serve.shutdown()
     until(machines.nothing_is_left)
+    machines.remove_all_added()
 
 
 def controller_node() -> str | None:
