@@ -81,6 +81,7 @@ def no_instance_is_left(request: pytest.FixtureRequest, sessions_folder: Path) -
 @pytest.fixture(autouse=True)
 def logging_as_at_first() -> None:
     """What a process of an instance sets up for its log, and a test does here, is not left to the next one."""
+    logging.root.setLevel(logging.WARNING)
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("headrace", "ray"):
             logger.handlers.clear()
