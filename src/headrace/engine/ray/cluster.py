@@ -44,6 +44,8 @@ READY_S = 120.0
 _AUTH_VARIABLE = "RAY_AUTH_MODE"
 _LOOK_EVERY_S = 0.05
 _ENDED_WITHIN_S = 40.0
+_LAST_AGENT_S = 5.0
+"""For how long the agent of an instance that has ended may still have its name."""
 
 
 class Wanted(msgspec.Struct, kw_only=True):
@@ -231,15 +233,21 @@ def _own_node_record() -> NodeRecord:
     own = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()
     node = next(each for each in nodes if each["NodeID"] == own)
-    agent = agent_of(node, nodes, ray.get_runtime_context().gcs_address)
-    try:
-        controller = kv.get_record(CONTROLLER, ControllerRecord)
-        record: NodeRecord = ray.get(agent.tend.remote(controller), timeout=READY_S)
-    except ray.exceptions.RayError as error:
-        raise StartupError(f"the agent of this machine cannot start: {error}") from error
-    if record.error is not None:
-        raise StartupError(record.error)
-    return record
+    deadline = time.monotonic() + _LAST_AGENT_S
+    while True:
+        agent = agent_of(node, nodes, ray.get_runtime_context().gcs_address)
+        try:
+            controller = kv.get_record(CONTROLLER, ControllerRecord)
+            record: NodeRecord = ray.get(agent.tend.remote(controller), timeout=READY_S)
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.ActorDiedError) and time.monotonic() < deadline:
+                # The last instance's, which has just ended: its name was taken a moment longer.
+                threading.Event().wait(_LOOK_EVERY_S)
+                continue
+            raise StartupError(f"the agent of this machine cannot start: {error}") from error
+        if record.error is not None:
+            raise StartupError(record.error)
+        return record
 
 
 def _here(node: NodeRecord) -> Session:
