@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +117,20 @@ def test_what_has_no_place_is_told_of_and_starts_when_a_machine_that_fits_joins(
     until(lambda: status().status == "HEALTHY")
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"num_gpus": 3}, "it needs 3 GPUs; the largest node has 2"),
+        ({"label_selector": {"rack": "z"}}, "it needs a node with the label rack=z; there is rack=a and rack=b"),
+        ({"resources": {"licence": 1}}, "it needs 1 of the resource 'licence'; no node has any"),
+        ({"accelerator_type": "H100"}, "it needs an accelerator H100; no node has an accelerator that is known"),
+    ],
+)
+def test_a_replica_without_bundles_says_what_it_lacks_too(gpus: Machines, options: dict[str, Any], reason: str) -> None:
+    run_without_waiting(Placed.options(ray_actor_options={"num_cpus": 0.1, **options}).bind())
+    until(lambda: reason in status().message, reason)
+
+
 def test_what_holds_the_gpus_is_waited_for(gpus: Machines) -> None:
     serve.run(with_bundles(FIRST, ONE, ONE), name="first", route_prefix=None)
     handle = run_without_waiting(with_bundles(FIRST, ONE), name="second")
@@ -125,25 +141,30 @@ def test_what_holds_the_gpus_is_waited_for(gpus: Machines) -> None:
     until(lambda: len(placed_groups()) == 1)
 
 
-def test_an_update_with_room_for_both_waits_for_nothing_and_stops_nothing_early(gpus: Machines) -> None:
+def test_an_update_with_room_for_both_waits_for_nothing_and_stops_nothing_early(gpus: Machines, tmp_path: Path) -> None:
     """What a new replica has been given is missing from what is left, before it is there."""
     options = {"num_cpus": 0.1, "num_gpus": 2}
     serve.run(Placed.options(ray_actor_options=options).bind())
-    # A worker of Ray's with an environment of its own takes a while.
-    other = {**options, "runtime_env": {"env_vars": {"VERSION": "2"}}}
-    seen: list[str] = []
+    # As long as an environment that has to be made first.
+    slow = tmp_path / "slow_python"
+    slow.write_text(f'#!/bin/sh\nsleep 6\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    other = {**options, "runtime_env": {"py_executable": str(slow)}}
+    told: list[str] = []
+    serving: list[int] = []
     [old] = [replica.replica_id for replica in status().replicas]
     run_without_waiting(Placed.options(ray_actor_options=other).bind())
 
     def updated() -> bool:
         now = status()
         running = {replica.replica_id for replica in now.replicas if replica.state == "RUNNING"}
-        assert running, "the old one serves until the new one does"
-        seen.append(now.message)
+        told.append(now.message)
+        serving.append(len(running))
         return old not in running and now.status == "HEALTHY"
 
     until(updated)
-    assert not [message for message in seen if "Waiting for resources" in message]
+    assert not [message for message in told if "Waiting for resources" in message]
+    assert min(serving) > 0, "the old one serves until the new one does"
 
 
 def test_who_describes_a_model_on_a_machine_without_gpus_knows_of_the_clusters(

@@ -37,13 +37,12 @@ _REMEMBERED_EXITS = 1_000
 
 
 class _Starting:
-    """A process that is not there yet. `began`: by the monotonic clock. `actor`: that it will be, once Ray is asked."""
+    """A process that is not there yet. `began`: by the monotonic clock."""
 
     def __init__(self, request: ResourceRequest) -> None:
         self.request = request
         self.began = time.monotonic()
         self.task: asyncio.Task[ProcessInfo] | None = None
-        self.actor: Any | None = None
         self.killed = False
 
 
@@ -75,8 +74,7 @@ class RayEngine:
         self._waits = Waits(
             self._agents,
             starting=lambda: {
-                name: Starting(each.request, each.actor, self._groups.name_of(name))
-                for name, each in self._starting.items()
+                name: Starting(each.request, self._groups.name_of(name)) for name, each in self._starting.items()
             },
             running=self._places,
         )
@@ -134,7 +132,6 @@ class RayEngine:
             group = await self._groups.join(spec.name, request)
             options = placing.actor_options(spec, request, self._own_node, group)
             actor = await asyncio.to_thread(lambda: ray.remote(ProcessActor).options(**options).remote())
-            starting.actor = actor
             where: Whereabouts = await actor.where.remote()
             node = await self._agents.record(where.node)
             info: ProcessInfo = await actor.open.remote(spec, node, self._secret)
@@ -214,6 +211,9 @@ class RayEngine:
 
     async def nodes(self) -> list[NodeInfo]:
         return self._agents.nodes()
+
+    async def leaving(self, known: frozenset[str]) -> frozenset[str]:
+        return await self._agents.leaving(known)
 
     async def health(self, part: str) -> str | None:
         """What is wrong with a part of Ray, "gcs" or "raylet"; None for nothing. The REST API tells probes."""

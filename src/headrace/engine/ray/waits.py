@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
+from headrace.engine.amounts import parts
+from headrace.engine.bundles import bundles_of
 from headrace.engine.placement import Room, why_not
 from headrace.engine.ray.agents import Agents
 from headrace.engine.resources import ResourceRequest
@@ -19,14 +20,18 @@ logger = logging.getLogger("headrace.controller")
 
 LOOK_EVERY_S = 1.0
 
+RAY_S = 10
+"""For how long Ray is waited for."""
+
+Shape = frozenset[tuple[str, int]]
+"""Resources with their amounts, in ten-thousandths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """A process that is being started: what it needs, its actor once Ray has been asked for it, and the name of its
-    placement group, "" for none."""
+    """A process that is being started: what it needs, and the name of its placement group, "" for none."""
 
     request: ResourceRequest
-    actor: Any | None
     group: str
 
 
@@ -67,12 +72,13 @@ class Waits:
 
     async def _look(self) -> None:
         rooms = await asyncio.to_thread(self._rooms)
-        reasons = {}
-        for name, starting in self._starting().items():
-            refusal = why_not(starting.request, rooms)
+        starting = self._starting()
+        refusals = {name: why_not(each.request, rooms) for name, each in starting.items()}
+        reasons = {name: refusal.reason for name, refusal in refusals.items() if refusal is not None}
+        if reasons:
             # What has its place already has taken it from what is left.
-            if refusal is not None and not await asyncio.to_thread(_has_place, starting):
-                reasons[name] = refusal.reason
+            placed = await asyncio.to_thread(_placed, {name: starting[name] for name in reasons})
+            reasons = {name: reason for name, reason in reasons.items() if name not in placed}
         self._reasons = {name: reason for name, reason in reasons.items() if name in self._starting()}
 
     def _rooms(self) -> list[Room]:
@@ -91,16 +97,33 @@ class Waits:
         ]
 
 
-def _has_place(starting: Starting) -> bool:
-    """Whether Ray has found a place for a process, which is perhaps not there yet: that takes Ray seconds."""
-    if starting.group:
-        groups = ray.util.placement_group_table().values()
-        return any(told["name"] == starting.group and told["state"] == "CREATED" for told in groups)
-    if starting.actor is None:
-        return False
-    told = ray._private.state.actors(starting.actor._actor_id.hex())
-    # The address of a worker: until there is one for it, an actor has that of a machine which looks for one.
-    return bool(told and told["Address"]["Port"])
+def _placed(starting: Mapping[str, Starting]) -> set[str]:
+    """Those for which Ray has found a place, though they are not there yet: a worker takes seconds to start, an
+    environment with packages minutes."""
+    groups = {told["name"] for told in ray.util.placement_group_table().values() if told["state"] == "CREATED"}
+    queued = _queued_shapes()
+    return {
+        name
+        for name, each in starting.items()
+        if (each.group in groups if each.group else _shape(bundles_of(each.request)[0].amounts) not in queued)
+    }
+
+
+def _queued_shapes() -> set[Shape]:
+    """The resources of all that waits for some, wherever on the cluster. What waits for its worker does not."""
+    usage = ray._private.worker.global_worker.gcs_client.get_all_resource_usage(timeout=RAY_S)
+    demands = usage.resource_usage_data.resource_load_by_shape.resource_demands
+    return {
+        _shape(each.shape)
+        for each in demands
+        if each.num_ready_requests_queued or each.num_infeasible_requests_queued or each.backlog_size
+    }
+
+
+def _shape(amounts: Mapping[str, float]) -> Shape:
+    # Without what stands for `max_per_node`.
+    own = {name: a for name, a in amounts.items() if not name.startswith(ray._raylet.IMPLICIT_RESOURCE_PREFIX)}
+    return frozenset((name, parts(amount)) for name, amount in own.items() if parts(amount))
 
 
 def _ours(resources: dict[str, float]) -> dict[str, float]:
