@@ -134,6 +134,12 @@ ONE = {"GPU": 1.0}
         (request(ONE, FOUR), [node(GPU=2)], "never", "bundle 2 of 2 needs 4 GPUs; the largest node has 2"),
         (request(ONE), [node(CPU=8)], "never", "it needs 1 GPU; no node has any"),
         (
+            request(ONE),
+            [node(CPU=8), node(GPU=2, free={"GPU": 0})],
+            "not_now",
+            "it needs 1 GPU; the largest node has 0 free of 2",
+        ),
+        (
             ResourceRequest(num_cpus=2, num_gpus=1),
             [node(GPU=1, CPU=1), node(CPU=4)],
             "never",

@@ -260,7 +260,7 @@ def _too_large(bundle: Bundle, rooms: Sequence[Room], left: str, among: bool) ->
     """No machine holds this bundle. `among`: these are only those with the labels that it asks for."""
     node = "node with its labels" if among else "node"
     for resource, amount in bundle.amounts.items():
-        best = max(rooms, key=lambda room: _of(room, left).get(resource, 0.0))
+        best = _largest(rooms, resource, left)
         if parts(_of(best, left).get(resource, 0.0)) < parts(amount):
             needs = f"{bundle.name} needs {in_words(resource, amount)}"
             if resource.startswith(ACCELERATOR):
@@ -272,6 +272,10 @@ def _too_large(bundle: Bundle, rooms: Sequence[Room], left: str, among: bool) ->
     has = all_in_words({resource: _of(fewest, left).get(resource, 0.0) for resource in bundle.amounts})
     free = "" if left == "total" else " free"
     return f"{_needs(bundle)} on one node; no {node} has all of that{free}: the nearest has {has}{free}"
+
+
+def _largest(rooms: Sequence[Room], resource: str, left: str) -> Room:
+    return max(rooms, key=lambda room: (_of(room, left).get(resource, 0.0), room.total.get(resource, 0.0)))
 
 
 def _lacking(wanted: Mapping[str, float], amounts: Mapping[str, float]) -> list[str]:
