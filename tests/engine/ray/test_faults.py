@@ -142,9 +142,7 @@ def test_state_and_replicas_survive_the_machine_of_the_controller(
     usual = cluster.actor_options
 
     def not_on_the_head(nodes: list[dict[str, Any]]) -> dict[str, Any]:
-        options = usual(nodes)
-        del options["scheduling_strategy"]
-        return {**options, "resources": {"able": 0.1}}
+        return {**usual(nodes), "label_selector": None, "fallback_strategy": None, "resources": {"able": 0.1}}
 
     monkeypatch.setattr(cluster, "actor_options", not_on_the_head)
     serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
@@ -174,3 +172,12 @@ def controller_node() -> str | None:
 
     record = kv.get_record(CONTROLLER, ControllerRecord)
     return record.node if record is not None else None
+
+
+def test_the_controller_comes_back_to_the_head(three: Machines) -> None:
+    for _ in range(2):
+        assert until(controller_node) == three.head.node_id
+        before = three.actor_pid("controller")
+        kill(before)
+        until(lambda before=before: three.actor_pid("controller") != before, "another controller")
+        until(lambda: driver.find().status())

@@ -22,6 +22,7 @@ from headrace.engine.listeners import listen_unix
 from headrace.engine.process import ProcessContext
 from headrace.engine.ray import kv
 from headrace.engine.ray.agents import agent_of, is_head
+from headrace.engine.ray.placing import preferring
 from headrace.engine.ray.records import (
     CONTROLLER,
     CONTROLLER_SOCKET,
@@ -115,8 +116,6 @@ class ControllerActor:
 
 def actor_options(nodes: list[dict[str, Any]]) -> dict[str, Any]:
     """What Ray is told of it: it prefers the head, and runs elsewhere where that is gone."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     head = next((node["NodeID"] for node in nodes if node["Alive"] and is_head(node)), None)
     options: dict[str, Any] = {
         "name": "controller",
@@ -126,6 +125,4 @@ def actor_options(nodes: list[dict[str, Any]]) -> dict[str, Any]:
         "num_cpus": 0,
         "max_restarts": -1,
     }
-    if head is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(head, soft=True)
-    return options
+    return options if head is None else {**options, **preferring(head)}

@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import stat
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from headrace.engine.machine import detect_machine
 from headrace.engine.process import Activity, ProcessInfo
 from headrace.engine.ray import kv, pids
 from headrace.engine.ray.records import NODE, SESSION, ControllerRecord, NodeRecord, SessionRecord
+from headrace.engine.restarts import Restarts
 from headrace.engine.root_config import RootConfig
 from headrace.engine.session import CONTROLLER_ADDRESS, CONTROLLER_ERROR, Session
 from headrace.exceptions import StartupError
@@ -69,6 +71,10 @@ class NodeAgent:
         self._locks: list[int] = []
         self._lock = asyncio.Lock()
         self._raylet: _Raylet | None = None
+        self._restarts = Restarts()
+        self._began = 0.0
+        self._not_before = 0.0
+        self._watches_driver = False
         self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,7 +85,7 @@ class NodeAgent:
             The machine's addresses, or why it has none.
         """
         async with self._lock:
-            if self._record is None or self._record.error is not None:
+            if self._record is None or (self._record.error is not None and time.monotonic() >= self._not_before):
                 await self._begin()
             assert self._record is not None
             if controller is not None and self._record.error is None:
@@ -193,7 +199,9 @@ class NodeAgent:
             self._record = await asyncio.to_thread(self._adopt_or_launch, self._session)
         except (StartupError, OSError) as error:
             self._record = NodeRecord(node=own.node, host=own.host, zone=own.zone, error=str(error))
+            self._not_before = time.monotonic() + self._restarts.delay_after(0.0)
             return
+        self._began = time.monotonic()
         kv.put_record(f"{NODE}{own.node}", self._record)
         self._watch(self._record.root_pid)
         self._watch_driver(self._session)
@@ -281,6 +289,7 @@ class NodeAgent:
                 return
             logger.warning("the root of the machine (pid %d) has ended; starting another", self._record.root_pid)
             self._record = None
+            await asyncio.sleep(self._restarts.delay_after(time.monotonic() - self._began))
             await self._begin()
 
     # The driver.
@@ -288,8 +297,9 @@ class NodeAgent:
     def _watch_driver(self, instance: SessionRecord) -> None:
         """An instance that has a driver ends with it, and this machine is the one to notice."""
         driver = instance.driver
-        if driver is None or driver.node != self._surroundings.node:
+        if driver is None or driver.node != self._surroundings.node or self._watches_driver:
             return
+        self._watches_driver = True
         if not pids.is_same(driver.pid, driver.started):
             self._spawn(self._end_instance())
         else:

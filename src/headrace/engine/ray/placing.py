@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from headrace.engine.bundles import bundles_of
 from headrace.engine.process import ProcessSpec
@@ -16,12 +16,25 @@ from headrace.engine.resources import ResourceRequest
 GROUP_PREFIX = "headrace:"
 """Of the names of placement groups."""
 
+_NODE_LABEL = "ray.io/node-id"
+
 _OURS = frozenset({"working_dir"})
 """What of a runtime environment is set up here where it is on the machine already, and not by Ray."""
 
 
 def actor_name(process: str) -> str:
     return f"process:{process}"
+
+
+def preferring(node: str) -> dict[str, Any]:
+    """Options of an actor that is best on a machine, and runs elsewhere where that is gone.
+
+    A soft affinity to the machine is as good as none for actors that ask for no resources.
+    """
+    return {
+        "label_selector": {_NODE_LABEL: node},
+        "fallback_strategy": [{"label_selector": {_NODE_LABEL: f"!{node}"}}],
+    }
 
 
 def group_name(process: str, request: ResourceRequest) -> str | None:
@@ -65,8 +78,7 @@ def actor_options(spec: ProcessSpec, request: ResourceRequest, own_node: str, gr
     if environment:
         options["runtime_env"] = environment
     if spec.role != "replica":
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(own_node, soft=True)
-        return options
+        return {**options, **preferring(own_node)}
     options["num_cpus"] = request.num_cpus
     options["num_gpus"] = request.num_gpus
     resources = dict(request.resources)
