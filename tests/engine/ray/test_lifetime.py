@@ -87,6 +87,7 @@ def test_an_instance_that_is_not_detached_ends_with_its_driver_however_that_ends
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(cleared: Machines) -> None:
+    cleared.leave_only_the_head()  # machines that share a host take the next free port
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -101,6 +102,14 @@ def test_who_starts_a_second_time_gets_what_runs(instance: driver.Client, machin
     said, _ = process.communicate(timeout=100)
     assert process.returncode == 0
     assert get(machines.here()).split() == said.split()[-2:]
+
+
+def test_one_instance_follows_another_at_once(cleared: Machines) -> None:
+    for _ in range(4):
+        serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
+        assert driver.find().status().applications == []
+        serve.shutdown()
+    until(cleared.nothing_is_left)
 
 
 def test_machines_say_themselves_what_they_have(cleared: Machines) -> None:

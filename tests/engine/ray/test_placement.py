@@ -28,6 +28,7 @@ FIRST = {"CPU": 0.1, "GPU": 1}
 @pytest.fixture(scope="module")
 def cluster(machines: Machines) -> Iterator[Machines]:
     """Two more machines with two GPUs each, and an instance on all of them."""
+    machines.leave_only_the_head()
     added = {machines.add(num_gpus=2, labels={"rack": name}).node_id for name in ("a", "b")}
     serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
     try:

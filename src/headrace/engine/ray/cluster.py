@@ -31,7 +31,7 @@ from headrace.engine.ray.records import (
     NodeRecord,
     SessionRecord,
 )
-from headrace.engine.ray.teardown import tear_down
+from headrace.engine.ray.teardown import instance_actors, tear_down
 from headrace.engine.session import Session
 from headrace.exceptions import NotRunningError, StartupError
 
@@ -44,6 +44,7 @@ READY_S = 120.0
 _AUTH_VARIABLE = "RAY_AUTH_MODE"
 _LOOK_EVERY_S = 0.05
 _ENDED_WITHIN_S = 40.0
+_LAST_ACTORS_S = 10.0
 _LAST_AGENT_S = 5.0
 """For how long the agent of an instance that has ended may still have its name."""
 
@@ -218,9 +219,17 @@ def begin(wanted: Wanted) -> tuple[Session, bool]:
 
 
 def _wait_for_the_last_to_end(deadline: float) -> None:
-    while kv.get(ENDING) is not None:
-        if kv.get(SESSION) is None or time.monotonic() > deadline - READY_S + _ENDED_WITHIN_S:
+    """Until nothing is left of an instance that is being ended, its last actors included: they have the same names."""
+    began = time.monotonic()
+    while True:
+        ended = kv.get(SESSION) is None
+        if kv.get(ENDING) is None and not (ended and instance_actors()):
+            return
+        if time.monotonic() - began > (_LAST_ACTORS_S if ended else _ENDED_WITHIN_S):
             tear_down(0.0)  # who had begun to has died over it
+            began = time.monotonic()
+        if time.monotonic() > deadline:
+            raise StartupError("the instance that ran on the cluster before does not end")
         threading.Event().wait(_LOOK_EVERY_S)
 
 

@@ -30,7 +30,7 @@ def tear_down(grace_s: float = GRACE_S) -> None:
     own = _own_actor()
     last = []
     _call_up_agents()
-    actors = {name: actor for name in _names() if (actor := _actor(name)) is not None}
+    actors = {name: actor for name in instance_actors() if (actor := _actor(name)) is not None}
     controller = actors.get(CONTROLLER_ACTOR)
     if controller is not None:  # first, or it would start again what ends
         last.append(controller) if _id(controller) == own else _kill(controller)
@@ -84,8 +84,11 @@ def _remove_groups() -> None:
             ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(id))))
 
 
-def _names() -> list[str]:
-    return [each["name"] for each in ray.util.list_named_actors(True) if each["namespace"] == kv.NAMESPACE]
+def instance_actors() -> list[str]:
+    """The names of the actors of an instance. Those of users may be in the same namespace."""
+    prefixes = (CONTROLLER_ACTOR, AGENT_PREFIX, placing.actor_name(""))
+    named = ray.util.list_named_actors(True)
+    return [each["name"] for each in named if each["namespace"] == kv.NAMESPACE and each["name"].startswith(prefixes)]
 
 
 def _actor(name: str) -> Any | None:
