@@ -102,6 +102,25 @@ class Root:
             session.remove(folder)
             raise
 
+    def guard(self) -> None:
+        """Have somebody there who tidies up, before anybody hears of this instance: it may be killed at any moment."""
+        self._guardian = Guardian()
+        keeper = self._config.driver_pid if self._config.keep else None
+        self._guardian.start(self.session.dir, self._close_before_the_start, keeper)
+
+    def _close_before_the_start(self) -> None:
+        for listener in (*(s for named in self._shared.values() for s in named.values()), self._commands_socket):
+            listener.close()
+        self._controller_socket.close()
+        self._guardian.close()
+        for lock in self._locks:
+            os.close(lock)
+        # Whoever waits for the answer shall see the end of it.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+
     def run(self) -> None:
         """Start the controller and the proxies, serve commands, and end everything at the end."""
         self._signals_in, self._signals_out = socket.socketpair()
@@ -140,15 +159,12 @@ class Root:
         """Start the processes, each as soon as what it runs is imported, and warm up for those to come."""
         prctl.adopt_orphans()
         prctl.name_process("headrace:root")
-        self._guardian = Guardian()
         own = self.session
         self._children = Children(
             own.dir, own.secret, self._shared, self._close, self._guardian, node=own.node, zone=own.zone
         )
         self._children.adopt_listener(self._front, self._controller_socket)
         self._commands = CommandServer(self._commands_socket, self._selector, self._on_request, self._children.exits)
-        # Before anything takes its time: a root may be killed at any moment.
-        self._start_guardian()
         sys.path.extend(path for path in self._config.sys_path if path not in sys.path)
         gc.disable()  # nearly everything that imports make stays
         for spec in self._first_processes():
@@ -286,8 +302,7 @@ class Root:
             # Of processes that were not this one's children.
             orphans.end_of_session(self.session.name)
         session.remove(self.session.dir)
-        if hasattr(self, "_guardian"):
-            self._guardian.dismiss()
+        self._guardian.dismiss()
 
     def _wait_for_signal(self, timeout_s: float) -> bool:
         """Wait for the end of a child; False if somebody who has no patience signals again."""
@@ -336,6 +351,7 @@ def main() -> int:
         return 1
     own = root.session
     try:
+        root.guard()
         _write_answer(RootAnswer(session_dir=str(own.dir), http=own.http, rest=own.rest, pid=own.root_pid))
         _redirect(config, own.dir)
     except OSError:  # whoever asked has gone
