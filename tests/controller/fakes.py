@@ -52,6 +52,7 @@ class FakeReplica:
         self.started_at = time.time()
         self.allocation: Allocation | None = None
         self.listeners: list[Listener] = []
+        self.node = "here"
 
     @property
     def replica_id(self) -> str:
@@ -144,6 +145,8 @@ class FakeEngine:
         self.to_be_started: dict[str, asyncio.Future[None]] = {}
         self.on_build: Callable[[ProcessSpec], BuildOutcome | None] | None = None
         """None: the process dies."""
+        self.to_go: frozenset[str] = frozenset()
+        self.placed_on = "here"
         self._exits: list[ProcessExited] = []
         self._news = asyncio.Condition()
         self._pids = itertools.count(1000)
@@ -159,6 +162,7 @@ class FakeEngine:
             finally:
                 del self.to_be_started[spec.name]
         replica = FakeReplica(self, spec, pid)
+        replica.node = self.placed_on
         replica.allocation = self.allocator.held.get(spec.name)
         self.alive[spec.name] = replica
         self.started.append(replica)
@@ -195,6 +199,17 @@ class FakeEngine:
 
     async def inspect(self, name: str) -> Activity | None:
         return None
+
+    async def leaving(self, known: frozenset[str]) -> frozenset[str]:
+        async with self._news:
+            await self._news.wait_for(lambda: self.to_go != known)
+        return self.to_go
+
+    async def take_away(self, *nodes: str) -> None:
+        """These machines are to go."""
+        async with self._news:
+            self.to_go = frozenset(nodes)
+            self._news.notify_all()
 
     async def nodes(self) -> list[NodeInfo]:
         return [NodeInfo(node="here", host="127.0.0.1", head=True)]
@@ -248,7 +263,7 @@ class FakeEngine:
             started_at=replica.started_at,
             args=replica.process.args,
             allocation=replica.allocation,
-            node="here",
+            node=replica.node,
             address=str(path),
             vitals=str(path.with_suffix(".vitals")),
         )

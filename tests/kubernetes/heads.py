@@ -98,9 +98,13 @@ class Head:
         return "\nLogs" in self.output
 
     def processes(self) -> list[psutil.Process]:
-        assert self._process is not None
-        main = psutil.Process(self._process.pid)
-        return [main, *main.children(recursive=True)]
+        """All that run in the pod: not all of them are children of the first one."""
+        sessions = str(self.folder / "s")
+        found = []
+        for process in psutil.process_iter(["environ"]):
+            if (process.info["environ"] or {}).get("HEADRACE_SESSIONS") == sessions:
+                found.append(process)
+        return found
 
     def command(self) -> list[str]:
         http_port, rest_port = self._ports

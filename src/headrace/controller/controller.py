@@ -117,8 +117,7 @@ class Controller:
 
     async def start(self) -> None:
         """Find the replicas that run already, and begin."""
-        exits = self._loop.create_task(self._follow_exits())
-        self._tasks.add(exits)
+        self._tasks |= {self._loop.create_task(each) for each in (self._follow_exits(), self._follow_machines())}
         for info in await self.engine.list():
             self._short_ids.note(info.name)
         await adopt_all(self.applications, self.engine, self._services.secret)
@@ -206,6 +205,16 @@ class Controller:
                 else:
                     self.builds.exited(exited)
                     self.policies.exited(exited)
+
+    async def _follow_machines(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            leaving: frozenset[str] = frozenset()
+            while True:
+                leaving = await self.engine.leaving(leaving)
+                self._services.leaving.clear()
+                self._services.leaving.update(leaving)
+                for manager in self.applications.managers:
+                    self.mark(manager)
 
     def _manager_of(self, replica_id: str) -> DeploymentManager | None:
         app, _, rest = replica_id.partition("#")

@@ -194,7 +194,7 @@ class DeploymentManager:
                 runner.stop()
             return
         self._autoscale()
-        seen = running_gangs.units(self.runners)
+        seen = running_gangs.units(self.runners, self._services.leaving)
         for replica_id, reason in seen.broken.items():
             logger.info("ending replica %s: %s", replica_id, reason)
             self.runners[replica_id].stop(within_s=gangs.SIBLING_DRAIN_S)

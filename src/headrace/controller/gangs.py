@@ -96,6 +96,7 @@ def _unit(gang_id: str, gang: Sequence[Observed]) -> Observed:
         started_at=min(replica.started_at for replica in gang),
         reconfiguring=any(replica.reconfiguring for replica in gang),
         size=len(gang),
+        leaving=any(replica.leaving for replica in gang),
     )
 
 

@@ -70,7 +70,8 @@ class Desired(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """One unit as it is: a replica, or a gang of `size`. `started_at` orders them by age."""
+    """One unit as it is: a replica, or a gang of `size`. `started_at` orders them by age. `leaving`: its machine is to
+    go, so that it is replaced like one of an older version."""
 
     replica_id: str
     version: str
@@ -79,6 +80,7 @@ class Observed(msgspec.Struct, frozen=True):
     started_at: float
     reconfiguring: bool = False
     size: int = 1
+    leaving: bool = False
 
 
 class Verdict(enum.Enum):
@@ -142,7 +144,8 @@ def plan(desired: Desired, replicas: Sequence[Observed], history: History, now: 
     parts = _Parts()
     for replica in replicas:
         if replica.phase in _ACTIVE:
-            (parts.new if replica.version == desired.version else parts.old).append(replica)
+            stays = replica.version == desired.version and not replica.leaving
+            (parts.new if stays else parts.old).append(replica)
     if is_halted(desired, history):
         return _hold(desired, parts, history, now)
     starts, wake_at = _starts(desired, desired.version, _room(desired, parts, history), history, now)
@@ -167,7 +170,9 @@ def _room(desired: Desired, parts: _Parts, history: History) -> int:
     if not parts.old:
         return missing
     # With old gangs that are larger, one of them can only go when as many new replicas serve beyond what is wanted.
-    surge = 0 if history.no_room else max(desired.surge, whole_units(parts.largest_old, desired.unit))
+    # What leaves with its machine has no time for waves.
+    leaving = _count([r for r in parts.old if r.leaving])
+    surge = 0 if history.no_room else max(desired.surge, whole_units(max(parts.largest_old, leaving), desired.unit))
     room = desired.num_replicas + surge - _count(parts.new) - _count(parts.old)
     return min(missing, whole_units(max(0, room), desired.unit))
 
@@ -190,7 +195,7 @@ def _stops(desired: Desired, parts: _Parts, history: History) -> list[Action]:
     stops: list[Action] = [Stop(r.replica_id, "fewer replicas are wanted") for r in leavers]
     waiting = [r for r in parts.old if r.phase is not Phase.RUNNING]
     serving = sorted((r for r in parts.old if r.phase is Phase.RUNNING), key=lambda r: r.started_at)
-    stops += [Stop(r.replica_id, "a newer version is wanted") for r in waiting]
+    stops += [Stop(r.replica_id, _why_old(r)) for r in waiting]
     spare = max(0, parts.ready - wanted)
     if history.no_room and _running(parts.new) < wanted:
         # The new version needs what the old one holds: exchange a wave at a time, stopping first.
@@ -198,7 +203,11 @@ def _stops(desired: Desired, parts: _Parts, history: History) -> list[Action]:
         spare = max(spare, wave - max(0, wanted - parts.ready))
     if wanted == 0:
         spare = _count(serving)
-    return stops + [Stop(r.replica_id, "a newer version is wanted") for r in _as_many_as(serving, spare)]
+    return stops + [Stop(r.replica_id, _why_old(r)) for r in _as_many_as(serving, spare)]
+
+
+def _why_old(unit: Observed) -> str:
+    return "its machine is to go" if unit.leaving else "a newer version is wanted"
 
 
 def _as_many_as(units: Sequence[Observed], replicas: int) -> list[Observed]:

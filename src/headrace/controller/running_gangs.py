@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from headrace.controller import gangs
 from headrace.controller.reconcile import Observed
@@ -13,10 +13,12 @@ Runners = Mapping[str, ReplicaRunner]
 """The replicas of a deployment that have not gone, by id."""
 
 
-def units(runners: Runners) -> gangs.Seen:
-    """Replicas and gangs, as `reconcile` plans them."""
+def units(runners: Runners, leaving: Set[str]) -> gangs.Seen:
+    """Replicas and gangs, as `reconcile` plans them. `leaving`: the machines that are to go."""
     observed = [
-        Observed(r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring)
+        Observed(
+            r.replica_id, r.version, r.config, r.replica.phase, r.started_at, r.reconfiguring, leaving=r.node in leaving
+        )
         for r in runners.values()
     ]
     return gangs.see(observed, {r.replica_id: r.gang for r in runners.values() if r.gang is not None})

@@ -31,6 +31,7 @@ class Services:
         anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
         policies: the autoscaling policies that users have written.
         short_ids: of the instance's processes.
+        leaving: the machines that are to go.
     """
 
     engine: Engine
@@ -47,6 +48,7 @@ class Services:
     max_body_bytes: int | None = None
     logging: dict[str, Any] = field(default_factory=dict)
     counts: dict[tuple[str, str], DeploymentCounts] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
 
 
 def describe_exit(exited: ProcessExited) -> str:

@@ -109,6 +109,10 @@ class LocalEngine:
         [activity] = await self._call(lambda id: Inspect(id, name), list[Activity | None])
         return activity
 
+    async def leaving(self, known: frozenset[str]) -> frozenset[str]:
+        await asyncio.Event().wait()  # this machine stays
+        return known
+
     async def nodes(self) -> NodeList:
         session, machine = self._session, self.machine
         resources = {"CPU": machine.num_cpus, "GPU": float(len(machine.gpus)), "memory": float(machine.memory)}

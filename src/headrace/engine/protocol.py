@@ -115,6 +115,11 @@ class Engine(Protocol):
         """The machines of the instance."""
         ...
 
+    async def leaving(self, known: frozenset[str]) -> frozenset[str]:
+        """Wait until other machines than `known` are to go, and return which: nothing new is placed there, and what
+        runs there ends with them before long."""
+        ...
+
     def exits(self, since: int) -> AsyncIterator[ProcessExited]:
         """The ends of processes after number `since` (0: all that are still known), then those to come, without end.
 

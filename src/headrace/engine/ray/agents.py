@@ -27,6 +27,9 @@ ZONE_LABEL = "ray.io/availability-zone"
 HEAD_RESOURCE = "node:__internal_head__"
 LOOK_EVERY_S = 1.0
 CALL_S = 10.0
+PROXIES_END_S = 30.0
+"""How long the proxies of a machine that is to go have for what they have begun."""
+
 _REMEMBERED_DEAD = 20
 
 T = TypeVar("T")
@@ -82,6 +85,7 @@ class Agents:
         self._cluster = cluster
         self._busy = busy
         self._idle = IdleMachines()
+        self._leaving: frozenset[str] = frozenset()
         self._nodes: dict[str, dict[str, Any]] = {}
         self._agents: dict[str, Any] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
@@ -101,6 +105,7 @@ class Agents:
         """Take notice of the machines that there are now."""
         nodes: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        await self._look_who_leaves(alive)
         dead = [node for node in nodes if not node["Alive"]][-_REMEMBERED_DEAD:]
         self._nodes = {node["NodeID"]: node for node in nodes if node["Alive"]} | {n["NodeID"]: n for n in dead}
         for gone in self._agents.keys() - alive:
@@ -113,6 +118,21 @@ class Agents:
             if node["Alive"] and name not in self._tending:
                 self._tending[name] = task = asyncio.create_task(self._tend(node, nodes))
                 task.add_done_callback(functools.partial(self._tended, name))
+
+    async def _look_who_leaves(self, alive: set[str]) -> None:
+        gcs = ray._private.worker.global_worker.gcs_client
+        leaving = frozenset(alive.intersection(await asyncio.to_thread(gcs.get_draining_nodes)))
+        for name in leaving - self._leaving:
+            logger.info("machine %s is to go; what runs there is replaced elsewhere", name)
+        async with self._news:
+            self._leaving = leaving
+            self._news.notify_all()
+
+    async def leaving(self, known: frozenset[str]) -> frozenset[str]:
+        """Wait until other machines than `known` are to go, and return which."""
+        async with self._news:
+            await self._news.wait_for(lambda: self._leaving != known)
+        return self._leaving
 
     async def _forget(self, name: str) -> None:
         agent = self._agents.pop(name)
@@ -151,9 +171,12 @@ class Agents:
 
     async def _let_rest(self, name: str) -> None:
         """Take the agent off a machine where nothing has run for a while."""
-        if not self._idle.may_rest(name, busy=name in self._busy(), now=time.monotonic()):
+        may_rest = self._idle.may_rest(name, busy=name in self._busy(), now=time.monotonic())
+        if not may_rest and not (name in self._leaving and name not in self._busy()):
             return
         try:
+            if name in self._leaving:  # with its agent, Ray ends it
+                await self.ask(name, "stop_proxies", PROXIES_END_S, timeout_s=PROXIES_END_S + CALL_S)
             processes: list[ProcessInfo] = await self.ask(name, "processes")
         except ConnectionError:
             return
