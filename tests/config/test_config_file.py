@@ -165,8 +165,7 @@ def wrong_line(replaced: str, by: str) -> str:
         (
             "grpc_servicer_functions: []",
             "grpc_servicer_functions: [a:b]",
-            "serve.yaml:7: grpc_options.grpc_servicer_functions: gRPC is not available yet; "
-            "remove it and use HTTP",
+            "serve.yaml:7: grpc_options.grpc_servicer_functions: gRPC is not available yet; remove it and use HTTP",
         ),
         (
             "proxy_location: EveryNode",

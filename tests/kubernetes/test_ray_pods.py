@@ -32,8 +32,11 @@ def head() -> Iterator[RayHead]:
 
 
 def asked(url: str) -> tuple[int, str]:
-    """As a probe asks: without a token."""
-    answer = httpx.get(url, timeout=3.0, trust_env=False)
+    """As a probe asks: without a token. Nobody there, or no answer within 3 s, is a failed probe as well."""
+    try:
+        answer = httpx.get(url, timeout=3.0, trust_env=False)
+    except httpx.TransportError as error:
+        return 0, str(error)
     return answer.status_code, answer.text
 
 

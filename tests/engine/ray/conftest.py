@@ -143,7 +143,8 @@ class Machines:
         return name.startswith("headrace:") and of_here and process.status() != psutil.STATUS_ZOMBIE
 
 
-@pytest.fixture(scope="session")
+# Not of the session: where this process is connected to a cluster, instances of later tests would run there.
+@pytest.fixture(scope="package")
 def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
     """A cluster of one machine with four CPUs, which tests add others to."""
     pytest.importorskip("ray")

@@ -42,7 +42,11 @@ def cluster(machines: Machines) -> Iterator[Machines]:
 
 @pytest.fixture
 def gpus(cluster: Machines) -> Iterator[Machines]:
-    """The same, left as it was found."""
+    """The same, with no GPU in use, left as it was found."""
+    import ray
+
+    # Ray frees a moment later than it tells that a group is gone, and SPREAD puts up with one machine.
+    until(lambda: ray.available_resources().get("GPU") == ray.cluster_resources()["GPU"], "all GPUs are free")
     before = list(cluster._added)
     yield cluster
     for application in driver.find().status().applications:

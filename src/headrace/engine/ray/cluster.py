@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import ray
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined, unused-ignore]
 
 from headrace.engine.ray import kv, pids
 from headrace.engine.ray.agents import agent_of
