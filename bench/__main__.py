@@ -30,7 +30,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description="Run the same applications on Headrace and on each peer that is installed; print one table.",
         epilog="Install peers with `python -m bench install ray mosec ...` (`all` for every one, `chart` for charts).",
     )
-    parser.add_argument("--peers", default="all", help=f"comma-separated: all, {', '.join(p.name for p in PEERS)}")
+    parser.add_argument(
+        "--peers", default="all", help=f"comma-separated: all, cluster, {', '.join(p.name for p in PEERS)}"
+    )
     parser.add_argument("--workloads", default="core", help="comma-separated: core, growth, all, names, globs")
     parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="one measurement (default: 10)")
     parser.add_argument("--warmup", type=float, default=3.0, metavar="S", help="load before the first (default: 3)")

@@ -1,10 +1,11 @@
 """What faults cost: processes are killed and stopped under load, and what the clients saw is printed as one table.
 
-    python -m bench.chaos                  # Headrace, and Ray Serve beside it where its environment is made
+    python -m bench.chaos                  # Headrace, and on Ray and Ray Serve beside it where their environments are
     python -m bench.chaos --seconds 120    # how long random processes are killed, one every two seconds
     python -m bench.chaos --only headrace
 
-16 connections call a deployment with 20 ms of work on 2 replicas.
+`python -m bench install headrace-ray ray` makes the environments. 16 connections call a deployment with 20 ms of work
+on 2 replicas.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ RECOVERS_WITHIN_S = 90.0
 KILL_EVERY_S = 2.0
 NAMES = {
     "headrace": {"replica": "headrace:replic", "controller": "headrace:contro", "proxy": "headrace:proxy"},
+    "headrace-ray": {"replica": "headrace:replic", "controller": "ray::ControllerA", "proxy": "headrace:proxy"},
     "ray": {"replica": "ray::ServeReplica", "controller": "ray::ServeController", "proxy": "ray::ProxyActor"},
 }
 KINDS = ("replica", "controller", "proxy")
 
 
 class Server:
-    """The application, served by one of the two."""
+    """The application, served by one of them."""
 
     def __init__(self, framework: str, python: Path, num_proxies: int) -> None:
         self.framework = framework
@@ -272,19 +274,19 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0, help="how long random processes are killed")
-    parser.add_argument("--only", choices=["headrace", "ray"], help="one of the two")
+    parser.add_argument("--only", choices=list(NAMES), help="one of them")
     options = parser.parse_args()
     adopt_orphans()
-    ray = python_of(default_folder(), "ray")
-    frameworks = {"headrace": Path(sys.executable), **({"ray": ray} if ray.exists() else {})}
-    if options.only:
-        frameworks = {options.only: frameworks[options.only]}
+    pythons = {name: python_of(default_folder(), None if name == "headrace" else name) for name in NAMES}
+    if options.only and not pythons[options.only].exists():
+        parser.error(f"--only {options.only}: python -m bench install {options.only} makes its environment")
+    frameworks = {name: python for name, python in pythons.items() if python.exists() and options.only in (None, name)}
     columns = {}
     with tempfile.TemporaryDirectory(prefix="hb-") as sessions:
         os.environ["HEADRACE_SESSIONS"] = sessions  # a running instance of the user's stays out of it
         for framework, python in frameworks.items():
             columns[framework] = measure(framework, python, options.seconds)
-            if framework == "headrace":
+            if framework != "ray":
                 columns[framework]["left behind in the end"] = _tell(
                     framework, "left behind", left_behind(Path(sessions))
                 )

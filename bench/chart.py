@@ -33,6 +33,7 @@ _INK, _FAINT = "#22272b", "#8a9299"
 _AXES = {
     "start": ("ready_s", "seconds, less is better"),
     "new-replica": ("ready_s", "seconds, less is better"),
+    "scale": ("ready_s", "seconds, less is better"),
     "memory": ("memory_mb", "MB (sum of PSS), less is better"),
     "load": ("requests_per_s", "requests/s, more is better"),
 }

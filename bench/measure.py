@@ -37,7 +37,7 @@ class Settings:
 
 def measure(peer: Peer, python: Path, workload: Workload, settings: Settings) -> Result:
     """Measure; a server or a load that fails gives a result with status "failed" and the reason."""
-    kinds = {"load": _under_load, "start": _start, "new-replica": _new_replica, "memory": _memory}
+    kinds = {"load": _under_load, "start": _start, "new-replica": _new_replica, "scale": _scale, "memory": _memory}
     connections = (settings.connections or workload.connections) if workload.kind == "load" else None
     try:
         repeats = kinds[workload.kind](peer, python, workload, settings)
@@ -139,6 +139,26 @@ def _new_replica(peer: Peer, python: Path, workload: Workload, settings: Setting
             repeats.append(Repeat(ready_s=time.monotonic() - started))
             seen.add(who)
             _expect_all(probe, server, seen, settings.ready_timeout_s)
+    return repeats
+
+
+def _scale(peer: Peer, python: Path, workload: Workload, settings: Settings) -> list[Repeat]:
+    """Ask for `workload.size` replicas in place of one: seconds until as many processes have answered."""
+    repeats = []
+    for _ in range(settings.repeat):
+        with running(peer, python, workload, settings.ready_timeout_s) as server, Probe(server.port, 30.0) as probe:
+            seen = {probe.ask(server.requests[0])[1]}
+            started = time.monotonic()
+            server.commands.write(f"{workload.size}\n".encode())
+            server.commands.flush()
+            while len(seen) < workload.size:
+                status, who = probe.ask(server.requests[0])
+                if status == 200:
+                    seen.add(who)
+                if time.monotonic() - started > settings.ready_timeout_s:
+                    raise ServerFailed(f"{len(seen)} of {workload.size} replicas answered")
+                time.sleep(0.005)  # polling, gently: the new replicas need the cores
+            repeats.append(Repeat(ready_s=time.monotonic() - started))
     return repeats
 
 

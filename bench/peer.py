@@ -30,6 +30,9 @@ def plain_requests(workload: Workload) -> list[Request]:
     return [Request(method, path, workload.body) for path in workload.paths]
 
 
+Command = Callable[[Path, Workload, int], list[str]]
+
+
 @dataclass(frozen=True)
 class Peer:
     """One framework, or one way to run it.
@@ -45,15 +48,17 @@ class Peer:
         variables: environment variables of the server. "{scratch}" stands for a temporary folder of the run.
         requests: the requests that a workload sends, in turn.
         note: what a reader of the figures must know.
+        kind: "cluster" for what is only compared where `--peers` says so.
     """
 
     name: str
     title: str
     distribution: str
     apps: frozenset[str]
-    command: Callable[[Path, Workload, int], list[str]]
+    command: Command
     environment: str | None = None
     requirements: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     requests: Callable[[Workload], list[Request]] = plain_requests
     note: str = ""
+    kind: str = ""

@@ -31,7 +31,7 @@ def goal_of(workload: Workload) -> str:
     """The workload's goal in words; an empty string where there is none."""
     if workload.goal is None:
         return ""
-    units = {"load": "/s", "start": " s", "new-replica": " s", "memory": " MB"}
+    units = {"load": "/s", "start": " s", "new-replica": " s", "scale": " s", "memory": " MB"}
     return f"goal {workload.goal:,g}{units[workload.kind]}"
 
 

@@ -20,14 +20,14 @@ class Workload:
         name: what `--workloads` takes.
         title: what the table and the chart say.
         app: the application under `bench/apps/` that serves it.
-        kind: "load" is measured with wrk; "start", "new-replica" and "memory" by the harness itself.
+        kind: "load" is measured with wrk; "start", "new-replica", "scale" and "memory" by the harness itself.
         group: "core", or the name of a growth series whose members differ in `size` alone.
         connections: wrk's, unless `--connections` says otherwise.
         size: bytes of an array, number of routes or number of replicas, by app.
         body: JSON sent with POST; None sends a GET where the peer takes one.
         expected: the answer's text.
-        goal: requests per second (seconds for "start" and "new-replica", MB for "memory") that Headrace is to reach
-            on the two-core reference machine.
+        goal: requests per second (MB for "memory", seconds for the rest) that Headrace is to reach on the two-core
+            reference machine.
     """
 
     name: str
@@ -59,6 +59,7 @@ CORE = (
     Workload("batch", "dynamic batching (32, 5 ms)", "batch", "load", "core", 100, 1, BATCH_BODY, "42.0", 12_000),
     Workload("start", "script start to first answer", "noop", kind="start", goal=0.8),
     Workload("new-replica", "a new replica serves", "new-replica", kind="new-replica", goal=0.1),
+    Workload("scale-20", "from 1 replica to 20", "new-replica", kind="scale", size=20),
     Workload("memory", "memory of a no-op application", "noop", kind="memory", goal=150),
 )
 

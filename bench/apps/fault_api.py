@@ -1,6 +1,6 @@
-"""20 ms of work on 2 replicas, by Headrace or by Ray Serve; `update` on standard input rolls out another version.
+"""20 ms of work on 2 replicas, by Headrace, by Headrace on Ray or by Ray Serve.
 
-`status` waits until the controller says that all runs.
+`update` on standard input rolls out another version; `status` waits until the controller says that all runs.
 """
 
 import asyncio
@@ -15,12 +15,24 @@ if FRAMEWORK == "ray":
 
     serve.start(http_options={"port": PORT})
 else:
+    if FRAMEWORK == "headrace-ray":
+        import ray
+
+        ray.init()
+
     import headrace as serve
 
     serve.start(http_options={"port": PORT, "num_proxies": NUM_PROXIES}, rest_options={"port": 0})
 
 
-@serve.deployment(num_replicas=2, max_ongoing_requests=50, health_check_period_s=1, health_check_timeout_s=2)
+# No CPU is reserved: on a cluster of two, a new version would otherwise have to wait for the old one's.
+@serve.deployment(
+    num_replicas=2,
+    max_ongoing_requests=50,
+    health_check_period_s=1,
+    health_check_timeout_s=2,
+    ray_actor_options={"num_cpus": 0},
+)
 class Work:
     def __init__(self, version: int) -> None:
         self.version = version

@@ -1,8 +1,8 @@
 """The benchmark's applications in Ray Serve's programming model, for Ray Serve and for Headrace alike.
 
-    python serve_api.py {ray|headrace} APP PORT [--size N]
+    python serve_api.py {ray|headrace} APP PORT [--size N] [--nodes N]
 
-The code below the import line is the same for both, as it is for a user who moves an application over.
+The deployments are the same for both, as they are for a user who moves an application over.
 """
 
 # mypy: ignore-errors
@@ -13,38 +13,66 @@ import asyncio
 import importlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-serve = importlib.import_module({"ray": "ray.serve", "headrace": "headrace"}[sys.argv[1]])
 
-# One replica admits more requests than any workload has connections, so that the suite measures the request path and
-# not the admission limit (5 by default). No CPU is reserved: the machine has fewer cores than some workloads replicas.
-OPTIONS = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0}}
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("framework", choices=["ray", "headrace"])
+    parser.add_argument("app")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--size", type=int, default=1)
+    parser.add_argument("--quiet", action="store_true", help="no access log")
+    parser.add_argument("--nodes", type=int, help="of a Ray cluster; Headrace: none by default, Ray Serve: 1")
+    arguments = parser.parse_args()
+    if arguments.nodes is None and arguments.framework == "ray":
+        arguments.nodes = 1
+    return arguments
 
 
-@serve.deployment(**OPTIONS)
+ARGUMENTS = parse()
+serve = importlib.import_module({"ray": "ray.serve", "headrace": "headrace"}[ARGUMENTS.framework])
+
+
+def options(machine: str) -> dict:
+    """Of each deployment. On a cluster of several machines it runs on the one of that name, none of which is the head
+    that takes the requests: then each hop is one between machines.
+
+    One replica admits more requests than any workload has connections, so that the suite measures the request path
+    and not the admission limit (5 by default). No CPU is reserved: the machine has fewer cores than some workloads
+    replicas.
+    """
+    placed = {"resources": {machine: 0.001}} if (ARGUMENTS.nodes or 1) > 1 else {}
+    return {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0, **placed}}
+
+
+FRONT, BACK = options("front"), options("back")
+
+
+@serve.deployment(**FRONT)
 class NoOp:
     async def __call__(self, request: Request) -> str:
         return "ok"
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class NoOpSync:
     def __call__(self, request: Request) -> str:
         return "ok"
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**BACK)
 class Echo:
     async def __call__(self, text: str) -> str:
         return text
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class Chain:
     def __init__(self, echo) -> None:
         self.echo = echo
@@ -53,13 +81,13 @@ class Chain:
         return await self.echo.remote("ok")
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**BACK)
 class Square:
     async def __call__(self, number: int) -> int:
         return number * number
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class FanOut:
     def __init__(self, square) -> None:
         self.square = square
@@ -69,7 +97,7 @@ class FanOut:
         return " ".join(str(square) for square in squares)
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class Stream:
     async def tokens(self) -> AsyncIterator[str]:
         for number in range(100):
@@ -79,13 +107,13 @@ class Stream:
         return StreamingResponse(self.tokens(), media_type="text/event-stream")
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**BACK)
 class Measure:
     async def __call__(self, array: np.ndarray) -> str:
         return f"{array.nbytes} {array[0]} {array[-1]}"
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class SendArray:
     def __init__(self, measure, size: int) -> None:
         self.measure = measure
@@ -95,7 +123,7 @@ class SendArray:
         return await self.measure.remote(self.array)
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class Batch:
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
     async def double(self, numbers: list[float]) -> list[float]:
@@ -106,7 +134,7 @@ class Batch:
         return str(await self.double(body["x"]))
 
 
-@serve.deployment(**OPTIONS)
+@serve.deployment(**FRONT)
 class WhoAnswers:
     async def __call__(self, request: Request) -> str:
         return str(os.getpid())
@@ -135,29 +163,52 @@ def scale_in_ray(count: int) -> None:
     ray.get(_get_global_client()._controller.update_deployment_replicas.remote(deployment, count))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("framework", choices=["ray", "headrace"])
-    parser.add_argument("app")
-    parser.add_argument("port", type=int)
-    parser.add_argument("--size", type=int, default=1)
-    parser.add_argument("--quiet", action="store_true", help="no access log")
-    arguments = parser.parse_args()
-    in_ray = arguments.framework == "ray"
-    if in_ray:
-        import ray
+@contextmanager
+def cluster(nodes: int) -> Iterator[None]:
+    """A Ray cluster that this process is connected to, all on loopback: of one machine, as `ray.init()` makes it by
+    itself, or of several, which are in truth this one."""
+    import ray
 
-        # Everything on loopback; the rest is what ray.init() does by itself.
+    if nodes == 1:
         ray.init(_node_ip_address="127.0.0.1")
-    logging_config = {"enable_access_log": False} if arguments.quiet else None
-    serve.start(http_options={"host": "127.0.0.1", "port": arguments.port}, logging_config=logging_config)
-    if arguments.app == "routes":
+        yield
+        return
+    from ray.cluster_utils import Cluster
+
+    made = Cluster()
+    plain = {"object_store_memory": 10**9, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    made.add_node(**plain)
+    for machine in [*("front", "back"), *(f"more-{number}" for number in range(3, nodes))][: nodes - 1]:
+        made.add_node(resources={machine: 1}, **plain)
+    ray.init(address=made.address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def main() -> None:
+    if ARGUMENTS.nodes is None:
+        run()
+    else:
+        with cluster(ARGUMENTS.nodes):
+            run()
+
+
+def run() -> None:
+    in_ray = ARGUMENTS.framework == "ray"
+    logging_config = {"enable_access_log": False} if ARGUMENTS.quiet else None
+    # With several machines, one alone has the port: they are all this one.
+    where = {"proxy_location": "HeadOnly"} if (ARGUMENTS.nodes or 1) > 1 else {}
+    serve.start(http_options={"host": "127.0.0.1", "port": ARGUMENTS.port}, logging_config=logging_config, **where)
+    if ARGUMENTS.app == "routes":
         targets = [
             serve.RunTarget(NoOp.bind(), name=f"app{number}", route_prefix=f"/app{number}")
-            for number in range(arguments.size)
+            for number in range(ARGUMENTS.size)
         ]
         serve.run_many(targets, blocking=True)
-    elif arguments.app == "new-replica":
+    elif ARGUMENTS.app == "new-replica":
         serve.run(WhoAnswers.bind(), external_scaler_enabled=in_ray)
         for line in sys.stdin:  # each line is a number of replicas
             if in_ray:
@@ -165,7 +216,7 @@ def main() -> None:
             else:
                 serve.run(WhoAnswers.options(num_replicas=int(line)).bind())
     else:
-        serve.run(build(arguments.app, arguments.size), route_prefix="/", blocking=True)
+        serve.run(build(ARGUMENTS.app, ARGUMENTS.size), route_prefix="/", blocking=True)
 
 
 if __name__ == "__main__":

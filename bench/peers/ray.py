@@ -1,10 +1,11 @@
-"""Ray Serve twice: as it comes, and with every switch for speed that it has."""
+"""Ray Serve as it comes, and with every switch for speed that it has; each on a cluster of one machine and of three."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from bench.peer import APPS, Peer
+from bench.peer import APPS, Command, Peer
 from bench.workload import WORKLOADS, Workload
 
 _APPS = frozenset(workload.app for workload in WORKLOADS)
@@ -18,6 +19,11 @@ def command(python: Path, workload: Workload, port: int) -> list[str]:
 
 def quiet_command(python: Path, workload: Workload, port: int) -> list[str]:
     return [*command(python, workload, port), "--quiet"]
+
+
+def on_three(command: Command) -> Command:
+    """The same, on a cluster of three machines."""
+    return lambda python, workload, port: [*command(python, workload, port), "--nodes", "3"]
 
 
 RAY = Peer(
@@ -55,4 +61,21 @@ RAY_FAST = Peer(
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "{scratch}/haproxy/server-state",
     },
     note="throughput-optimised, HAProxy, gRPC, no access log; its gRPC refuses arguments above 4 MB",
+)
+
+RAY_3 = replace(
+    RAY,
+    name="ray-3",
+    title="Ray Serve, 3 nodes",
+    command=on_three(command),
+    kind="cluster",
+    note="each hop between nodes",
+)
+RAY_FAST_3 = replace(
+    RAY_FAST,
+    name="ray-fast-3",
+    title="Ray Serve, fast, 3 nodes",
+    command=on_three(quiet_command),
+    kind="cluster",
+    note="each hop between nodes",
 )

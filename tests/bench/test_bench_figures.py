@@ -184,6 +184,12 @@ def test_workloads_are_chosen_by_name_group_and_glob_in_the_suites_order() -> No
     assert {one.group for one in select_workloads(["growth"])} == {"routes", "replicas", "payload"}
 
 
+def test_peers_on_clusters_are_measured_where_they_are_asked_for() -> None:
+    assert [one.name for one in select_peers(["cluster"])] == ["headrace-ray", "headrace-ray-3", "ray-3", "ray-fast-3"]
+    assert not set(select_peers(["all"])) & set(select_peers(["cluster"]))
+    assert select_peers(["all", "cluster", "ray"]) == list(PEERS)
+
+
 def test_an_unknown_workload_or_peer_is_answered_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match=r"'nope'.*noop-sync"):
         select_workloads(["nope"])
