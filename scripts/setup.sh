@@ -70,16 +70,19 @@ set_up_vllm() {
   printf '%s' "$wanted" >"$stamp"
 }
 
-# set_up_prometheus: puts Prometheus and promtool on the PATH where root runs this, as in a container; else says how.
-set_up_prometheus() {
-  command -v prometheus >/dev/null && command -v promtool >/dev/null && return 0
+# set_up_servers: puts Prometheus, promtool and a Redis on the PATH where root runs this, as in a container; else says how.
+set_up_servers() {
+  local packages=()
+  command -v prometheus >/dev/null && command -v promtool >/dev/null || packages+=(prometheus)
+  command -v redis-server >/dev/null || packages+=(redis-server)
+  [ ${#packages[@]} -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "installing Prometheus with apt-get (once)"
-    # RUNLEVEL: what the tests need is the program, not a service.
+    say "installing ${packages[*]} with apt-get (once)"
+    # RUNLEVEL: what the tests need are the programs, not services.
     if apt-get update -qq >/dev/null 2>&1 && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-      apt-get install -qq -y --no-install-recommends prometheus >/dev/null 2>&1; then
+      apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then
       return 0
     fi
   fi
-  say "Prometheus is not installed: its tests are skipped (Debian, Ubuntu: sudo apt-get install prometheus)"
+  say "not installed: ${packages[*]}; their tests are skipped (Debian, Ubuntu: sudo apt-get install ${packages[*]})"
 }

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
-from free_port import free_port
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = [sys.executable, "-m", "examples.pipeline.demo"]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from free_port import free_port
+from tests.free_port import free_port
 from websockets.asyncio.client import connect
 
 import headrace as serve

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from free_port import free_port
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = sorted((ROOT / "examples/pipeline/documents").glob("*.txt"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import psutil
+from tests.free_port import free_port
 
 from headrace.config import ServeDeploySchema
 from headrace.kubernetes.ray_service import REST_PORT, RayServiceOptions, ray_service
@@ -246,12 +246,6 @@ class RayWorker:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(DEADLINE_S)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def short_folder() -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.free_port import free_port
 
 from headrace.config import load_config
 from headrace.kubernetes.deployment import (
@@ -26,7 +27,7 @@ from headrace.kubernetes.deployment import (
 )
 from headrace.kubernetes.served_config import ServedConfig
 
-from .heads import APPLICATIONS, DEADLINE_S, free_port, short_folder, until
+from .heads import APPLICATIONS, DEADLINE_S, short_folder, until
 
 
 class Pod:

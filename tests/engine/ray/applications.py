@@ -40,3 +40,7 @@ class Front:
 
 
 where = Where.bind()
+
+# For clusters whose workers have the resource "worker".
+on_workers = Where.options(num_replicas=2, ray_actor_options={"num_cpus": 0.1, "resources": {"worker": 1}}).bind()
+three_on_workers = Where.options(num_replicas=3, ray_actor_options={"num_cpus": 0.1, "resources": {"worker": 1}}).bind()

@@ -105,11 +105,15 @@ def test_who_starts_a_second_time_gets_what_runs(instance: driver.Client, machin
 
 
 def test_one_instance_follows_another_at_once(cleared: Machines) -> None:
+    """Also where the last one was still making the agents of other machines when it was told to end."""
+    while sum(node["Alive"] for node in cleared.cluster.list_all_nodes_ray()) < 3:
+        cleared.add()
     for _ in range(4):
         serve.start(engine="ray", http_options={"port": 0}, rest_options={"port": 0})
         assert driver.find().status().applications == []
         serve.shutdown()
     until(cleared.nothing_is_left)
+    cleared.remove_all_added()
 
 
 def test_machines_say_themselves_what_they_have(cleared: Machines) -> None:

@@ -89,6 +89,8 @@ class Agents:
         self._nodes: dict[str, dict[str, Any]] = {}
         self._agents: dict[str, Any] = {}
         self._tending: dict[str, asyncio.Task[None]] = {}
+        self._making: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._told: dict[str, str | None] = {}
         self._news = asyncio.Condition()
 
@@ -150,7 +152,7 @@ class Agents:
         try:
             agent = self._agents.get(name)
             if agent is None:
-                agent = self._agents[name] = await asyncio.to_thread(agent_of, node, everyone, self._cluster)
+                agent = self._agents[name] = await self._make(node, everyone)
             record: NodeRecord = await asyncio.wait_for(agent.tend.remote(self.controller), 60.0)
         except Exception as error:
             self._agents.pop(name, None)
@@ -192,8 +194,22 @@ class Agents:
         """Give a machine its agent back, if it was taken off."""
         node = self._nodes.get(name)
         if self._idle.wake(name) and node is not None:
-            agent = self._agents[name] = await asyncio.to_thread(agent_of, node, self.alive(), self._cluster)
+            agent = self._agents[name] = await self._make(node, self.alive())
             await agent.tend.remote(self.controller)
+
+    async def _make(self, node: dict[str, Any], everyone: list[dict[str, Any]]) -> Any:
+        """A machine's agent."""
+        if self._closed:
+            raise ConnectionError("the instance is being ended")
+        making = asyncio.create_task(asyncio.to_thread(agent_of, node, everyone, self._cluster))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        return await asyncio.shield(making)
+
+    async def close(self) -> None:
+        """From now on no agent is made: who ends those that there are would miss it."""
+        self._closed = True
+        await asyncio.gather(*self._making, return_exceptions=True)
 
     def _tended(self, name: str, _: asyncio.Task[None]) -> None:
         self._tending.pop(name, None)

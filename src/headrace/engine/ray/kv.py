@@ -38,10 +38,11 @@ def delete(key: str) -> None:
     internal_kv._internal_kv_del(key, namespace=NAMESPACE)
 
 
-def delete_all() -> None:
-    """Every key of the instance."""
+def delete_all(but: str = "") -> None:
+    """Every key of the instance, except for one."""
     for key in keys(""):
-        delete(key)
+        if key != but:
+            delete(key)
 
 
 def keys(prefix: str) -> list[str]:

@@ -27,7 +27,7 @@ from headrace.engine.local import LocalEngine
 from headrace.engine.machine import detect_machine
 from headrace.engine.process import Activity, ProcessInfo
 from headrace.engine.ray import kv, pids
-from headrace.engine.ray.records import NODE, SESSION, ControllerRecord, NodeRecord, SessionRecord
+from headrace.engine.ray.records import ENDING, NODE, SESSION, ControllerRecord, NodeRecord, SessionRecord
 from headrace.engine.restarts import Restarts
 from headrace.engine.root_config import RootConfig
 from headrace.engine.session import CONTROLLER_ADDRESS, CONTROLLER_ERROR, Session
@@ -186,7 +186,7 @@ class NodeAgent:
         """Take over the root that there is, or start one."""
         own = self._surroundings
         try:
-            if self._ending:
+            if self._ending or kv.get(ENDING) is not None:
                 raise StartupError("the instance is being ended")
             if self._raylet is None:
                 self._raylet = _Raylet()

@@ -225,6 +225,7 @@ class RayEngine:
     async def shutdown(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await self._agents.close()
         # Ends this process too, as its last act.
         asyncio.get_running_loop().run_in_executor(None, teardown.tear_down)
 

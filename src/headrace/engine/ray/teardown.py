@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ GRACE_S = 5.0
 """What processes get to end themselves."""
 
 AGENT_S = 20.0
+KILLED_S = 5.0
 
 
 def tear_down(grace_s: float = GRACE_S) -> None:
@@ -29,16 +31,17 @@ def tear_down(grace_s: float = GRACE_S) -> None:
     kv.put(ENDING, b"1")
     own = _own_actor()
     last = []
+    controller = _actor(CONTROLLER_ACTOR)
+    if controller is not None:  # first, or it would start again what ends
+        last.append(controller) if _id(controller) == own else _kill_and_wait(controller, CONTROLLER_ACTOR)
     _call_up_agents()
     actors = {name: actor for name in instance_actors() if (actor := _actor(name)) is not None}
-    controller = actors.get(CONTROLLER_ACTOR)
-    if controller is not None:  # first, or it would start again what ends
-        last.append(controller) if _id(controller) == own else _kill(controller)
     _end_processes([actor for name, actor in actors.items() if name.startswith(placing.actor_name(""))], grace_s)
     _remove_groups()
     agents = [actor for name, actor in actors.items() if name.startswith(AGENT_PREFIX)]
     _wait_for([agent.end.remote() for agent in agents], AGENT_S)
-    kv.delete_all()
+    kv.delete_all(but=ENDING)
+    kv.delete(ENDING)
     for agent in agents:
         last.append(agent) if _id(agent) == own else _kill(agent)
     for actor in last:
@@ -101,6 +104,14 @@ def _actor(name: str) -> Any | None:
 def _kill(actor: Any) -> None:
     with contextlib.suppress(ValueError, ray.exceptions.RayError):
         ray.kill(actor, no_restart=True)
+
+
+def _kill_and_wait(actor: Any, name: str) -> None:
+    """Until it can begin nothing more."""
+    _kill(actor)
+    until = time.monotonic() + KILLED_S
+    while name in instance_actors() and time.monotonic() < until:
+        threading.Event().wait(0.02)
 
 
 def _id(actor: Any) -> str:
