@@ -176,7 +176,7 @@ def cluster(nodes: int) -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     made = Cluster()
-    plain = {"object_store_memory": 10**9, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    plain = {"object_store_memory": 10**9, "include_dashboard": False}
     made.add_node(**plain)
     for machine in [*("front", "back"), *(f"more-{number}" for number in range(3, nodes))][: nodes - 1]:
         made.add_node(resources={machine: 1}, **plain)

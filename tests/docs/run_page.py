@@ -47,7 +47,7 @@ class PageRunner:
         self.server: subprocess.Popen[bytes] | None = None
         self.server_log = folder / "server.log"
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HEADRACE_SESSIONS": str(folder / "s"),
             "NO_COLOR": "1",

@@ -176,9 +176,19 @@ def find(address: str | None = None) -> Session | None:
         StartupError: no cluster can be reached.
     """
     connect(address)
-    if kv.get_record(SESSION, SessionRecord) is None or kv.get(ENDING) is not None:
+    if not _has_instance():
         return None
-    return _here(_own_node_record())
+    try:
+        return _here(_own_node_record())
+    except StartupError:
+        if not _has_instance():  # it has just ended
+            return None
+        raise
+
+
+def _has_instance() -> bool:
+    # In this order: what ends an instance removes this mark last.
+    return kv.get(ENDING) is None and kv.get_record(SESSION, SessionRecord) is not None
 
 
 def begin(wanted: Wanted) -> tuple[Session, bool]:
