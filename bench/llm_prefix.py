@@ -86,16 +86,11 @@ async def converse(port: int, number: int, turns: int) -> list[Answer]:
 
 
 async def trace(port: int, conversations: int, turns: int) -> list[Answer]:
-    """All conversations, a quarter of them at a time; the answers from the second turn on."""
+    """All conversations side by side; the answers from the second turn on."""
     # What a replica does once, at its first requests, is not of the policy.
     await asyncio.gather(*(converse(port, conversations + number, 2) for number in range(4)))
-    places = asyncio.Semaphore(max(1, conversations // 4))
-
-    async def one(number: int) -> list[Answer]:
-        async with places:
-            return await converse(port, number, turns)
-
-    return [answer for answers in await asyncio.gather(*map(one, range(conversations))) for answer in answers[1:]]
+    conversing = (converse(port, number, turns) for number in range(conversations))
+    return [answer for answers in await asyncio.gather(*conversing) for answer in answers[1:]]
 
 
 def busiest(port: int) -> float:
