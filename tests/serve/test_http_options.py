@@ -126,6 +126,7 @@ def test_wrong_options_are_refused_before_anything_starts(options: dict[str, Any
     assert driver.connected() is None
 
 
+@pytest.mark.local_engine("on a cluster it is in the log of the proxy's machine")
 def test_a_proxy_that_cannot_start_says_why_in_one_line(start: Callable[..., driver.Client]) -> None:
     script = """
 import sys, headrace as serve
