@@ -186,7 +186,7 @@ def test_workloads_are_chosen_by_name_group_and_glob_in_the_suites_order() -> No
 
 def test_peers_on_clusters_are_measured_where_they_are_asked_for() -> None:
     assert [one.name for one in select_peers(["cluster"])] == ["headrace-ray", "headrace-ray-3", "ray-3", "ray-fast-3"]
-    assert not set(select_peers(["all"])) & set(select_peers(["cluster"]))
+    assert all(peer not in select_peers(["all"]) for peer in select_peers(["cluster"]))
     assert select_peers(["all", "cluster", "ray"]) == list(PEERS)
 
 
