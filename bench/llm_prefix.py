@@ -3,8 +3,8 @@
     HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 python -m bench.llm_prefix [--conversations 16] [--turns 5]
 
 The same conversations, with the same random Llama, once by the default policy (power of two choices) and once by
-prefix. Each turn sends the whole conversation so far; turns of a conversation follow each other, conversations run side
-by side.
+prefix. Each turn sends the whole conversation so far; conversations run side by side. Between two turns a user thinks
+for a random time: one who answers at once always finds the replica least loaded that has just answered, by any policy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 import statistics
@@ -70,11 +71,13 @@ def serving(model: Path, router: str | None) -> Iterator[int]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def converse(port: int, number: int, turns: int) -> list[Answer]:
-    """One conversation. Its beginning is its own; a system message is shared by all."""
+async def converse(port: int, number: int, turns: int, think_s: float) -> list[Answer]:
+    """One conversation, the same each time. Its beginning is its own; a system message is shared by all."""
     messages = [{"role": "system", "content": "You are the miller of a small mill and know all about water. " * 4}]
     answers = []
+    thinking = random.Random(number)
     for turn in range(turns):
+        await asyncio.sleep(thinking.expovariate(1 / think_s))
         said = " ".join(f"{(number * 7919 + turn * 31 + word * 104729) % 99991}" for word in range(20))
         messages.append({"role": "user", "content": said})
         answer = await ask(port, chat_body(MODEL_ID, messages, 16))
@@ -85,11 +88,11 @@ async def converse(port: int, number: int, turns: int) -> list[Answer]:
     return answers
 
 
-async def trace(port: int, conversations: int, turns: int) -> list[Answer]:
+async def trace(port: int, conversations: int, turns: int, think_s: float) -> list[Answer]:
     """All conversations side by side; the answers from the second turn on."""
     # What a replica does once, at its first requests, is not of the policy.
-    await asyncio.gather(*(converse(port, conversations + number, 2) for number in range(4)))
-    conversing = (converse(port, number, turns) for number in range(conversations))
+    await asyncio.gather(*(converse(port, conversations + number, 2, 0.1) for number in range(4)))
+    conversing = (converse(port, number, turns, think_s) for number in range(conversations))
     return [answer for answers in await asyncio.gather(*conversing) for answer in answers[1:]]
 
 
@@ -106,6 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=16)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--think", type=float, default=5.0, metavar="S", help="on average (%(default)s seconds)")
     parser.add_argument("--hidden-size", type=int, default=1024, help="of the random Llama (%(default)s)")
     parser.add_argument("--layers", type=int, default=8, help="of the random Llama (%(default)s)")
     arguments = parser.parse_args()
@@ -119,7 +123,7 @@ def main() -> int:
         model = make_tiny_llama(Path(folder), **sizes)
         for name, router in ROUTERS.items():
             with serving(model, router) as port:
-                answers = asyncio.run(trace(port, arguments.conversations, arguments.turns))
+                answers = asyncio.run(trace(port, arguments.conversations, arguments.turns, arguments.think))
                 share = busiest(port)
             prompt = sum(answer.prompt_tokens or 0 for answer in answers)
             cached = sum(answer.cached_tokens or 0 for answer in answers)
