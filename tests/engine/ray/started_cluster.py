@@ -21,18 +21,19 @@ from headrace.engine.session import Session
 from headrace.exceptions import NotRunningError
 
 ROOT = Path(__file__).parents[3]
-RAY = Path(sys.executable).with_name("ray")
 
 
 class StartedCluster:
     """A head.
 
     Attributes:
+        python: what it runs on, in an environment with Ray.
         folder: its own, with a short path: sockets are in it.
         sessions: where session folders are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, python: Path = Path(sys.executable)) -> None:
+        self.python = python
         self.folder = Path(tempfile.mkdtemp(prefix="hf", dir="/tmp"))
         self.sessions = self.folder / "s"
         self._gcs = free_port()
@@ -46,6 +47,8 @@ class StartedCluster:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "HEADRACE_"))}
         return {
             **kept,
+            # As in an activated environment: `python` in a job's entrypoint is this one.
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
             "HEADRACE_SESSIONS": str(self.sessions),
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -77,9 +80,13 @@ class StartedCluster:
     def start_worker(self) -> None:
         self._ray("worker", f"--address={self.address}", "--num-cpus=4", '--resources={"worker": 4}')
 
+    def ray(self, *arguments: str) -> tuple[str, ...]:
+        """A call of Ray's command line."""
+        return (str(self.python), "-m", "ray.scripts.scripts", *arguments)
+
     def _ray(self, name: str, *options: str, **more: str) -> None:
         shared = ("--node-ip-address=127.0.0.1", "--object-store-memory=80000000", "--block")
-        self._start(name, str(RAY), "start", *options, *shared, **more)
+        self._start(name, *self.ray("start", *options, *shared), **more)
 
     def kill_head(self) -> None:
         """At once and without a word, as a machine dies: Ray's processes, and all that they have started."""
@@ -92,7 +99,7 @@ class StartedCluster:
     def headrace(self, *arguments: str) -> str:
         """Run a command on the cluster."""
         done = subprocess.run(
-            [sys.executable, "-m", "headrace", *arguments],
+            [str(self.python), "-m", "headrace", *arguments],
             env={**self.environment(), "HEADRACE_ENGINE": "ray", "HEADRACE_RAY_ADDRESS": self.address},
             cwd=ROOT,
             capture_output=True,

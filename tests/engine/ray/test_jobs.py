@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import json
+import site
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from tests.engine.ray.conftest import Machines, until
-from tests.engine.ray.started_cluster import RAY, StartedCluster, asked
+from tests.engine.ray.conftest import until
+from tests.engine.ray.started_cluster import StartedCluster, asked
 from tests.free_port import free_port
-
-import headrace as serve
-from headrace import client as driver
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
 pytest.importorskip("ray")
@@ -30,6 +31,24 @@ class Reader:
 
 serve.start(http_options={"port": 0}, rest_options={"port": 0})
 print("served:", serve.run(Reader.bind()).remote().result(timeout_s=60))
+"""
+
+VERSIONS = """
+import importlib.metadata, json, sys
+import headrace as serve
+
+@serve.deployment
+class Version:
+    def __call__(self) -> str:
+        return importlib.metadata.version("millstone")
+
+serve.start(http_options={"port": 0}, rest_options={"port": 0})
+for wheel in sys.argv[1:]:
+    pip = {"packages": [wheel], "pip_install_options": ["--no-index", "--disable-pip-version-check"]}
+    options = {"num_cpus": 0.1, "runtime_env": {"pip": pip}}
+    name = wheel.rpartition("/")[2].split("-")[1]
+    handle = serve.run(Version.options(ray_actor_options=options).bind(), name=name, route_prefix=f"/{name}")
+    print("version:", handle.remote().result(timeout_s=60))
 """
 
 
@@ -49,47 +68,68 @@ class ClusterForJobs(StartedCluster):
         except httpx.TransportError:
             return False
 
+    def submit(self, working_dir: Path, script: str, *arguments: str, runtime_env: dict[str, Any]) -> str:
+        """Write a script to a folder, send it, and return what it has printed."""
+        (working_dir / "script.py").write_text(script)
+        options = ("--address", self.jobs, "--working-dir", str(working_dir))
+        options += ("--runtime-env-json", json.dumps(runtime_env))
+        done = subprocess.run(
+            [*self.ray("job", "submit", *options, "--", "python", "script.py", *arguments)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def thin_environment(folder: Path) -> Path:
+    """The Python of an environment that has all that this one has and is small: Ray copies it for every `pip`."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    lines = [f"import site; site.addsitedir({each!r})\n" for each in site.getsitepackages()]
+    (packages / "all.pth").write_text("".join(lines))
+    return folder / "bin" / "python"
+
+
+def make_wheel(folder: Path, version: str) -> Path:
+    """A package `millstone` that holds nothing but its version."""
+    about = f"millstone-{version}.dist-info"
+    wheel = folder / f"millstone-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: millstone\nVersion: {version}\n")
+        archive.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{about}/RECORD", "")
+    return wheel
+
 
 @pytest.fixture
-def cluster() -> Iterator[ClusterForJobs]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterForJobs]:
     pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed")
-    with ClusterForJobs() as made:
+    python = thin_environment(tmp_path_factory.mktemp("thin"))
+    with ClusterForJobs(python) as made:
         yield made
+        made.headrace("shutdown", "--yes")
+        until(lambda: not made.machines(), "the end")
 
 
 def test_a_plain_script_is_sent_with_ray_job_submit_and_serves_on(cluster: ClusterForJobs, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "data.txt").write_text("data")
-    submit = (str(RAY), "job", "submit", "--address", cluster.jobs, "--working-dir", str(tmp_path))
-    variables = '{"env_vars": {"COLOUR": "blue"}}'
-    done = subprocess.run(
-        [*submit, "--runtime-env-json", variables, "--", "python", "script.py"],
-        env={**cluster.environment(), "PATH": f"{RAY.parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "served: data blue" in done.stdout
+    printed = cluster.submit(tmp_path, SCRIPT, runtime_env={"env_vars": {"COLOUR": "blue"}})
+    assert "served: data blue" in printed
     (machine,) = cluster.machines()
     applications = asked(machine, "/api/serve/applications/")["applications"]
     assert applications["default"]["status"] == "RUNNING"
-    cluster.headrace("shutdown", "--yes")
-    until(lambda: not cluster.machines(), "the end")
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.1})
-class Version:
-    """Tells the version of a package that is not installed here."""
-
-    def __call__(self) -> str:
-        import importlib.metadata
-
-        return importlib.metadata.version("toposort")
-
-
-def test_a_replica_gets_the_packages_of_its_environment(instance: driver.Client, machines: Machines) -> None:
-    options = {"num_cpus": 0.1, "runtime_env": {"pip": ["toposort==1.10"]}}
-    handle = serve.run(Version.options(ray_actor_options=options).bind())
-    assert handle.remote().result(timeout_s=60) == "1.10"
+def test_replicas_get_the_packages_of_their_environments(cluster: ClusterForJobs, tmp_path: Path) -> None:
+    wheels = [str(make_wheel(tmp_path, version)) for version in ("1.10", "2.0")]
+    working_dir = tmp_path / "job"
+    working_dir.mkdir()
+    printed = cluster.submit(working_dir, VERSIONS, *wheels, runtime_env={})
+    assert "version: 1.10" in printed
+    assert "version: 2.0" in printed
