@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.ray_cluster import new_cluster
 
 import headrace as serve
 from headrace import client as driver
@@ -161,9 +162,8 @@ def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
         patch.setenv("RAY_health_check_period_ms", "1000")
         patch.setenv("RAY_health_check_failure_threshold", "3")
         import ray
-        from ray.cluster_utils import Cluster
 
-        cluster = Cluster()
+        cluster = new_cluster()
         cluster.list_all_nodes_ray = ray.nodes  # type: ignore[attr-defined]
         head = cluster.add_node(
             num_cpus=4,
