@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -239,6 +240,16 @@ class Agents:
             return await asyncio.wait_for(getattr(agent, method).remote(*args), timeout_s)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise ConnectionError(f"the agent of machine {node} does not answer: {error}") from error
+
+    async def ended(self, node: str, pid: int, started: int) -> None:
+        """Return when a process of a machine has ended; never, where the machine has no agent any more."""
+        while True:
+            agent = self._agents.get(node)
+            if agent is not None:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    await agent.ended.remote(pid, started)
+                    return
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def ask_all(self, method: str, *args: Any, timeout_s: float = CALL_S) -> dict[str, Any]:
         """Call every machine's agent; what does not answer is left out."""

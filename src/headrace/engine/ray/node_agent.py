@@ -100,6 +100,17 @@ class NodeAgent:
         """What the system tells of a process; None if it has ended."""
         return activity_of(pid) if pids.is_same(pid, started) else None
 
+    async def ended(self, pid: int, started: int) -> None:
+        """Return when a process has ended."""
+        if pids.is_same(pid, started):
+            over = asyncio.Event()
+
+            async def note() -> None:
+                over.set()
+
+            self._when_ended(pid, note)
+            await over.wait()
+
     async def processes(self) -> list[ProcessInfo]:
         """What the root has started: the gate and the proxies."""
         engine = await self._root()

@@ -35,6 +35,11 @@ T = TypeVar("T")
 
 _REMEMBERED_EXITS = 1_000
 
+_RAY_NOTICES_S = 1.0
+"""How long Ray has to say how a process ended that is seen to be gone."""
+
+_CRASHED = "it crashed, or was killed"
+
 
 class _Starting:
     """A process that is not there yet. `began`: by the monotonic clock."""
@@ -250,12 +255,8 @@ class RayEngine:
 
     async def _await_end(self, name: str, end: Any) -> None:
         """Wait until a process has ended, and see to what it leaves."""
-        status: int | None = None
-        reason = ""
-        try:
-            status = await end
-        except ray.exceptions.RayError as error:
-            reason = _how_it_ended(error)
+        record = self._living[name].record
+        status, reason = await self._end_of(record, end)
         living = self._living.pop(name)
         info = living.record.info
         self._sequence += 1
@@ -278,6 +279,24 @@ class RayEngine:
         await asyncio.to_thread(kv.delete, f"{PROCESS}{name}")
         with contextlib.suppress(ConnectionError):
             await self._agents.ask(info.node, "clean_up_after", info.pid, info.listen)
+
+    async def _end_of(self, record: ProcessRecord, end: Any) -> tuple[int | None, str]:
+        """The status that a process ended with, or None and why.
+
+        Ray sees a process end by its connections, and whatever user code has forked holds copies of them. The machine's
+        agent sees the process itself.
+        """
+        info = record.info
+        told = asyncio.ensure_future(_outcome(end))
+        seen = asyncio.ensure_future(self._agents.ended(info.node, info.pid, record.started))
+        try:
+            await asyncio.wait((told, seen), return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(told), _RAY_NOTICES_S)
+            return None, _CRASHED
+        finally:
+            told.cancel()
+            seen.cancel()
 
     def _spawn(self, doing: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(doing)
@@ -318,6 +337,13 @@ def _why_not_started(error: BaseException) -> str:
     return f"Ray cannot start it: {error}"
 
 
+async def _outcome(end: Any) -> tuple[int | None, str]:
+    try:
+        return await end, ""
+    except ray.exceptions.RayError as error:
+        return None, _how_it_ended(error)
+
+
 _DETAIL = "Worker exit detail: "
 
 
@@ -329,6 +355,6 @@ def _how_it_ended(error: Exception) -> str:
             text = text[text.index(mark) + len(mark) :]
             break
     if "connection error code 2" in text:
-        return "it crashed, or was killed"
+        return _CRASHED
     first = text.strip().partition("\n")[0].partition(" Some common causes")[0]
     return first or type(error).__name__
