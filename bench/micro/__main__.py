@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.micro.codec_cases import codec_cases, shared_memory_cases
 from bench.micro.frame_cases import frame_cases
-from bench.micro.timing import time_case
+from bench.micro.metric_cases import metric_cases
+from bench.micro.timing import Case, time_case
+
+
+@contextmanager
+def all_cases() -> Iterator[list[Case]]:
+    with shared_memory_cases() as shared:
+        yield [*frame_cases(), *codec_cases(), *shared, *metric_cases()]
 
 
 def main() -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
-    table = Table(title="The wire, piece by piece", title_justify="left")
+    table = Table(title="The request path, piece by piece", title_justify="left")
     table.add_column("what", no_wrap=True)
     table.add_column("case", no_wrap=True)
     for heading in ("least", "median", "rate"):
         table.add_column(heading, justify="right", no_wrap=True)
-    with shared_memory_cases() as shared:
+    with all_cases() as cases:
         group = ""
-        for case in [*frame_cases(), *codec_cases(), *shared]:
+        for case in cases:
             if group and case.group != group:
                 table.add_section()
             timing = time_case(case)

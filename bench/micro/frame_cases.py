@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from bench.micro.timing import Case
@@ -38,12 +38,23 @@ class _Transport:
         if self.kept is not None:
             self.kept.append(data)
 
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        if self.kept is not None:
+            self.kept.extend(pieces)
+
     def set_write_buffer_limits(self, high: int) -> None:
         pass
+
+    def get_extra_info(self, name: str) -> None:
+        """Nothing: it is no socket."""
 
 
 class _Counting(Connection):
     received = 0
+
+    def refill(self) -> None:
+        """The peer has taken all parts, as far as this end knows."""
+        self._part_window = frames.PART_WINDOW
 
     def frame_received(self, kind: int, flags: int, call_id: int, header: bytes, payload: bytes | memoryview) -> None:
         self.received += 1
@@ -64,6 +75,7 @@ def _encode(count: int, payload: bytes) -> Callable[[], object]:
         for call_id in range(1, count + 1):
             connection.send(frames.REQUEST, 0, call_id, _HEADER, payload)
         loop.turn()
+        connection.refill()
 
     return call
 
