@@ -41,6 +41,7 @@ class ObservedApi:
         given = _given(request.query_params, "minutes")
         minutes = _whole("minutes", given.get("minutes", "15"), MAX_MINUTES)
         self._sampler.look()
+        await self._sampler.begun()
         series = self._sampler.fine if minutes * 60 <= FINE_KEPT_S else self._sampler.coarse
         return Response(msgspec.json.encode(series.told(minutes * 60)), media_type="application/json")
 
