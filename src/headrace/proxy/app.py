@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe.access_log import AccessLog
 from headrace.observe.exposition import CONTENT_TYPE
 from headrace.observe.http_counts import HttpCounts, RouteCounts
 from headrace.proxy.http_call import HttpCall
@@ -36,6 +37,7 @@ _MAX_REQUEST_ID = 256
 _CLIENT_LEFT = 499
 _BROKE_OFF = 500
 """As what a request is counted whose client left, and one whose answer broke off after its status."""
+_ID_KEY = "headrace.request_id"
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -51,6 +53,7 @@ class ProxyApp:
     Attributes:
         counts: what has been answered.
         metrics: the whole node's metrics as text; set before the first request.
+        access: where each request is noted; None for nowhere.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ProxyApp:
         self.ready = False
         self.counts = HttpCounts()
         self.metrics: Callable[[], Awaitable[bytes]] = None  # type: ignore[assignment]
+        self.access: AccessLog | None = None
         self.routes_known = asyncio.Event()
         self._root_path = root_path
         self._request_timeout_s = request_timeout_s
@@ -96,6 +100,8 @@ class ProxyApp:
         if entry is None:
             answer = no_route(path, self._routes.as_dict()) if self.ready else _NOT_READY
             counts.nowhere.record(scope["method"], answer.status, monotonic() - began)
+            if self.access is not None:
+                self._note(self.access, began, scope, scope["method"], None, answer.status)
             await _send_answer(send, answer)
             return
         of_route = self._counts_by_route[entry.route_prefix]
@@ -106,13 +112,24 @@ class ProxyApp:
         finally:
             counts.ongoing -= 1
             of_route.record(scope["method"], status, monotonic() - began)
+            if self.access is not None:
+                self._note(self.access, began, scope, scope["method"], entry, status)
+
+    def _note(
+        self, access: AccessLog, began: float, scope: Scope, method: str, entry: RouteEntry | None, status: int
+    ) -> None:
+        now = monotonic()
+        route, app = ("", "") if entry is None else (entry.route_prefix, entry.app)
+        access.note(
+            (now, now - began, method, scope["raw_path"], route, app, status, scope.get(_ID_KEY, ""), scope["client"])
+        )
 
     # HTTP.
 
     async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
         """Have a request answered; returns the status."""
         found = dict(scope["headers"])
-        request_id = _request_id(found)
+        request_id = scope[_ID_KEY] = _request_id(found)
         length = found.get(b"content-length")
         flags = frames.HTTP
         payload = b""
@@ -185,7 +202,8 @@ class ProxyApp:
         except Exception as error:
             answer = for_error(error, request_id)
             if answer.status >= 500 and not hasattr(error, "status_code"):
-                logger.warning("request %s to %s: %s", request_id, scope["path"], error)
+                extra = {"request_id": request_id}
+                logger.warning("request %s to %s: %s", request_id, scope["path"], error, extra=extra)
             answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
             return await _send_answer(send, answer)
         head = decode_http_response(call.head)
@@ -266,7 +284,7 @@ class ProxyApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "no application has a route for this path"})
             return
         found = dict(scope["headers"])
-        request_id = _request_id(found)
+        request_id = scope[_ID_KEY] = _request_id(found)
         header, model_id, session_id = self._header(scope, found, entry, request_id, None)
         header.subprotocols = list(scope.get("subprotocols") or [])
         call = WebSocketCall(
@@ -295,6 +313,8 @@ class ProxyApp:
             self.counts.ongoing -= 1
             took_s = monotonic() - began
             of_route.record("WS", call.close_code, took_s)
+            if self.access is not None:
+                self._note(self.access, began, scope, "WS", entry, call.close_code)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

@@ -19,6 +19,9 @@ import cloudpickle
 import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe.access_log import AccessLog
+from headrace.observe.log_format import in_request
+from headrace.observe.logs import ProcessLog
 from headrace.observe.request_counts import RequestCounts
 from headrace.replica.sync_worker import Job, SyncWorker
 from headrace.replica.user_code import MethodKind, UserCode
@@ -35,6 +38,7 @@ logger = logging.getLogger("headrace.replica")
 _REANNOUNCE_S = 0.01
 
 _END = object()
+_HTTP = frames.HTTP | frames.WEBSOCKET
 
 CANCELLED = "CancelledError"
 """What requests are counted as that nobody waits for any more."""
@@ -75,6 +79,11 @@ class ReplicaService:
         self._control = control
         self._rejected: deque[CalleeConnection] = deque()
         self._announcing: asyncio.TimerHandle | None = None
+        self._access: AccessLog | None = None
+
+    def log_calls(self, log: ProcessLog | None) -> None:
+        """From now on, note each call through a handle there if it has an access log. HTTP requests, proxies note."""
+        self._access = log.access(_method_of) if log is not None else None
 
     def request(self, call: ServerCall) -> None:
         flags = call.flags
@@ -120,7 +129,11 @@ class ReplicaService:
         self.ongoing -= 1
         context: RequestContext | None = call.note
         if context is not None:
-            self.counts.record(context.route, monotonic() - context.began, failure)
+            now = monotonic()
+            took_s = now - context.began
+            self.counts.record(context.route, took_s, failure)
+            if self._access is not None and not call.flags & _HTTP:
+                self._access.note((now, took_s, call.header, context.route, failure, context.request_id))
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -306,7 +319,9 @@ class ReplicaService:
         trace = user_traceback(error)
         failure = type(error).__name__
         if log and not isinstance(error, BackPressureError):
-            logger.error("request %s to %s failed: %s", _request_id(call), self.deployment, trace)
+            logger.error(
+                "request %s to %s failed: %s", _request_id(call), self.deployment, trace, extra=in_request(call.note)
+            )
         if not isinstance(error, Exception):  # SystemExit and the like must not end the process
             error = HeadraceError(f"user code raised {type(error).__name__}: {_text(error)}")
         elif isinstance(error, StopIteration):  # asyncio's futures refuse it, so no caller could be told
@@ -333,6 +348,10 @@ def _request_id(call: ServerCall) -> str:
         return decode(call.header).request_id
     except msgspec.MsgspecError:
         return "without an id"
+
+
+def _method_of(header: bytes) -> str:
+    return decode_call(header).method
 
 
 def _needs_stream(name: str) -> TypeError:
