@@ -13,6 +13,7 @@ from headrace.cli.deploy import deploy
 from headrace.cli.history import history
 from headrace.cli.kubernetes import kubernetes
 from headrace.cli.llm.app import llm
+from headrace.cli.logs import logs
 from headrace.cli.metrics import metrics
 from headrace.cli.reflow import reflow
 from headrace.cli.rollback import rollback
@@ -89,7 +90,7 @@ def _options(
     pass
 
 
-for command in (run, start, deploy, status, history, rollback, config, build, shutdown):
+for command in (run, start, deploy, status, logs, history, rollback, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
 app.add_typer(kubernetes, name="kubernetes")
 app.add_typer(llm, name="llm")

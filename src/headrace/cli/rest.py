@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.config.rest_token import TOKEN_VARIABLE, rest_token
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _APPLICATIONS = "/api/serve/applications/"
 _OURS = "/api/headrace/applications/"
+_LOGS = "/api/headrace/logs/entries"
 _NODES = "/api/headrace/nodes"
 
 
@@ -165,7 +168,36 @@ class RestClient:
         path = f"{_OURS}{urllib.parse.quote(name, safe='')}/rollback"
         return int(self._request("POST", {} if to is None else {"to": to}, path)["rolled_back_to"])
 
+    def logs(self, query: Mapping[str, str | int | float]) -> Iterator[dict[str, Any]]:
+        """Entries of logs as they come; first of all, one with `not_shown`, the machines whose logs are not among them.
+
+        Raises:
+            ConfigError: there is no such log, or something in `query` is wrong.
+            NotRunningError: nothing answers there, or nothing any more.
+        """
+        path = f"{_LOGS}?{urllib.parse.urlencode(query)}"
+        with self._open("GET", None, path) as response:
+            try:
+                for line in response:
+                    if line.strip():
+                        yield json.loads(line)
+            except ValueError:
+                raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+            except (http.client.HTTPException, OSError) as error:
+                raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
+
     def _request(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> Any:
+        with self._open(method, body, path) as response:
+            try:
+                content = response.read()
+                return json.loads(content) if content.strip() else None
+            except ValueError:
+                raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+            except (http.client.HTTPException, OSError) as error:
+                raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
+
+    def _open(self, method: str, body: dict[str, Any] | None, path: str) -> http.client.HTTPResponse:
+        """Ask, and return the answer to be read where it is none of an error."""
         if self._session is not None and (why := self._session.controller_error) is not None:
             raise HeadraceError(f"the controller of the instance cannot start: {why}")
         request = urllib.request.Request(
@@ -175,13 +207,12 @@ class RestClient:
             headers=self._headers,
         )
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as response:
-                content = response.read()
-                return json.loads(content) if content.strip() else None
+            opened: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout_s)
+            return opened
         except urllib.error.HTTPError as error:
             # The token lies in the session folder from when on the API answers, and not before.
             if error.code == 401 and self._found_token():
-                return self._request(method, body, path)
+                return self._open(method, body, path)
             text = _message_in(error.read())
             if error.code in (401, 403):
                 raise HeadraceError(
@@ -197,8 +228,6 @@ class RestClient:
                 f"nothing answers at {self.address} ({reason}).\n"
                 "Start an instance with 'headrace start', or name another one with --address."
             ) from None
-        except ValueError:
-            raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
 
 
 def _message_in(content: bytes) -> str:

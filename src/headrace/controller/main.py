@@ -21,6 +21,7 @@ from headrace.engine.process import ProcessContext
 from headrace.engine.protocol import EngineFactory
 from headrace.engine.session import CONTROLLER_ERROR
 from headrace.exceptions import StartupError
+from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import configure_logging
 
 logger = logging.getLogger("headrace.controller")
@@ -54,7 +55,8 @@ async def serve(process: ProcessContext) -> None:
         ConnectionError: the engine is gone, or the state can no longer be kept: another controller is to be started.
     """
     config = InstanceConfig(**process.args.get("instance", {}))
-    configure_logging("controller", config.logging.model_dump(mode="json"))
+    whose = LoggedProcess("controller", "controller")
+    configure_logging(whose, config.logging.model_dump(mode="json"), process.session_dir / "logs")
     engine = await _factory(process.args.get("engine"))(process, config)
     lost = asyncio.Event()
     store = Store(process.session_dir / "state.db", engine.journal, lost.set)

@@ -25,6 +25,7 @@ from headrace.controller.controller import VERSION, Controller
 from headrace.controller.observed.live import TRANSPORT_KEY
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
+from headrace.controller.rest_logs import LogsApi
 from headrace.controller.rest_observed import ObservedApi
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
 from headrace.exceptions import ConfigError
@@ -71,6 +72,7 @@ class RestApi:
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 *HealthApi(controller).routes,
                 *self.observed.routes,
+                *LogsApi(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe.access_log import AccessLog
 from headrace.observe.ended import EndedRequests
 from headrace.observe.exposition import CONTENT_TYPE
 from headrace.observe.http_counts import HttpCounts, RouteCounts
@@ -64,6 +65,7 @@ class ProxyApp:
         ended: the latest of it, the slowest and what failed: request id, when, how long, failure, method, route,
             application, status.
         metrics: the whole node's metrics as text; set before the first request.
+        access: where each request is noted; None for nowhere.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ProxyApp:
         self.counts = HttpCounts()
         self.ended = EndedRequests(monotonic())
         self.metrics: Callable[[], Awaitable[bytes]] = None  # type: ignore[assignment]
+        self.access: AccessLog | None = None
         self.routes_known = asyncio.Event()
         self._root_path = root_path
         self._request_timeout_s = request_timeout_s
@@ -109,7 +112,10 @@ class ProxyApp:
         counts = self.counts
         if entry is None:
             answer = no_route(path, self._routes.as_dict()) if self.ready else _NOT_READY
-            counts.nowhere.record(scope["method"], answer.status, monotonic() - began)
+            now = monotonic()
+            counts.nowhere.record(scope["method"], answer.status, now - began)
+            if self.access is not None:
+                self._note(self.access, now, now - began, scope, scope["method"], None, answer.status)
             await _send_answer(send, answer)
             return
         of_route = self._counts_by_route[entry.route_prefix]
@@ -120,12 +126,29 @@ class ProxyApp:
         finally:
             counts.ongoing -= 1
             now = monotonic()
+            took_s = now - began
             method = scope["method"]
-            of_route.record(method, status, now - began)
+            of_route.record(method, status, took_s)
             failure = scope.get(_FAILURE) or _FAILURES.get(status)
             request_id = scope.get(_REQUEST_ID, "")
             prefix = entry.route_prefix
-            self.ended.add((request_id, now, now - began, failure, method, prefix, entry.app, status))
+            self.ended.add((request_id, now, took_s, failure, method, prefix, entry.app, status))
+            if self.access is not None:
+                self._note(self.access, now, took_s, scope, method, entry, status)
+
+    def _note(
+        self,
+        access: AccessLog,
+        now: float,
+        took_s: float,
+        scope: Scope,
+        method: str,
+        entry: RouteEntry | None,
+        status: int,
+    ) -> None:
+        route, app = ("", "") if entry is None else (entry.route_prefix, entry.app)
+        request_id = scope.get(_REQUEST_ID, "")
+        access.note((now, took_s, method, scope["raw_path"], route, app, status, request_id, scope["client"]))
 
     # HTTP.
 
@@ -208,7 +231,8 @@ class ProxyApp:
             if answer.status >= 500:
                 scope[_FAILURE] = type(error).__name__
             if answer.status >= 500 and not hasattr(error, "status_code"):
-                logger.warning("request %s to %s: %s", request_id, scope["path"], error)
+                extra = {"request_id": request_id}
+                logger.warning("request %s to %s: %s", request_id, scope["path"], error, extra=extra)
             answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
             return await _send_answer(send, answer)
         head = decode_http_response(call.head)
@@ -289,7 +313,7 @@ class ProxyApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "no application has a route for this path"})
             return
         found = dict(scope["headers"])
-        request_id = _request_id(found)
+        request_id = scope[_REQUEST_ID] = _request_id(found)
         header, model_id, session_id = self._header(scope, found, entry, request_id, None)
         header.subprotocols = list(scope.get("subprotocols") or [])
         call = WebSocketCall(
@@ -317,9 +341,12 @@ class ProxyApp:
                 call.cancel()
             self.counts.ongoing -= 1
             now = monotonic()
+            took_s = now - began
             code, prefix = call.close_code, entry.route_prefix
-            of_route.record("WS", code, now - began)
-            self.ended.add((request_id, now, now - began, _WS_FAILURES.get(code), "WS", prefix, entry.app, code))
+            of_route.record("WS", code, took_s)
+            self.ended.add((request_id, now, took_s, _WS_FAILURES.get(code), "WS", prefix, entry.app, code))
+            if self.access is not None:
+                self._note(self.access, now, took_s, scope, "WS", entry, code)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

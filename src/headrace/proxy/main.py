@@ -15,7 +15,8 @@ import uvloop
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from headrace.exceptions import ConfigError
-from headrace.observe.logs import configure_logging
+from headrace.observe.log_files import LoggedProcess
+from headrace.observe.logs import configure_logging, end_logging
 from headrace.proxy.app import ProxyApp
 from headrace.proxy.metrics import ProxyMetrics
 from headrace.proxy.observed import ProxyObserved
@@ -43,12 +44,16 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
+    finally:
+        end_logging()
 
 
 async def _serve(process: ProcessContext) -> None:
     instance = process.args.get("instance") or {}
     http: dict[str, Any] = instance.get("http") or {}
-    configure_logging(process.name, instance.get("logging"))
+    log = configure_logging(
+        LoggedProcess("proxy", process.name), instance.get("logging"), process.session_dir / "logs", capture=True
+    )
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",
@@ -61,6 +66,7 @@ async def _serve(process: ProcessContext) -> None:
         SharedMemory(folder) if folder is not None else None,
         on_routes=app.set_routes,
     )
+    app.access = log.access()
     set_hub(app.hub)
     prefix = instance.get("metrics_prefix", "ray_")
     observed = ProxyObserved(app.counts, app.ended, app.hub).handlers()

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from headrace.exceptions import BackPressureError, InvalidRequestError, RequestTimeoutError
+from headrace.observe.log_format import in_request
 from headrace.replica.http.encode import encode_result
 from headrace.replica.http.errors import error_response, response_for_exception
 from headrace.replica.http.plan import HandlerPlan
@@ -247,8 +248,10 @@ class HttpService:
     def _respond_exception(self, call: ServerCall, context: RequestContext, error: BaseException) -> None:
         response = response_for_exception(error, context.request_id)
         if response.status >= 500 and not isinstance(error, BackPressureError | RequestTimeoutError):
+            trace = user_traceback(error)
+            extra = in_request(context)
             logger.error(
-                "request %s to %s failed: %s", context.request_id, self._service.deployment, user_traceback(error)
+                "request %s to %s failed: %s", context.request_id, self._service.deployment, trace, extra=extra
             )
         refused = response.status < 500 and response.status not in _UNANSWERED  # as the client's mistake
         failure = None if refused else type(error).__name__

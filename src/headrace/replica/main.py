@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from headrace.exceptions import HeadraceError
-from headrace.observe.logs import configure_logging
+from headrace.observe.log_files import LoggedProcess
+from headrace.observe.logs import ProcessLog, configure_logging, end_logging
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
 from headrace.replica.metrics import ReplicaMetrics
 from headrace.replica.observed import ReplicaObserved
 from headrace.replica.service import ReplicaService
 from headrace.replica.vitals import LoopProbe, serve_vitals
+from headrace.router.context import current
 from headrace.router.hub import RouterHub, set_hub
 from headrace.router.loaded_models import set_models_listener
 from headrace.wire.callee import listen
@@ -41,6 +43,7 @@ _LAST_ANSWERS_S = 1.0
 def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
     status = uvloop.run(_serve(process))
+    end_logging()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
@@ -51,7 +54,13 @@ async def _serve(process: ProcessContext) -> int:
     args = process.args
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    configure_logging(f"{args['app']}/{args['deployment']}/{args['replica_id'][-5:]}", args.get("logging"))
+    logged = LoggedProcess("replica", args["replica_id"].rpartition("#")[2], args["app"], args["deployment"])
+    log_folder = process.session_dir / "logs"
+
+    def configure(config: dict[str, Any] | None) -> ProcessLog:
+        return configure_logging(logged, config, log_folder, current=current, capture=True)
+
+    log = configure(args.get("logging"))
     folder = shared_folder(process.session_dir.name)
     shared = SharedMemory(folder) if folder is not None else None
     hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)
@@ -74,6 +83,8 @@ async def _serve(process: ProcessContext) -> int:
     lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], end_when_told, on_failure)
     service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
     lifecycle.service = service
+    lifecycle.configure_logging = configure
+    service.log_calls(log)
     lifecycle.stats = StatsReporter(args["replica_id"], hub.controller)
     _report_models(hub, args["replica_id"])
     wire = process.listeners["wire"]

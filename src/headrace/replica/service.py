@@ -19,7 +19,10 @@ import cloudpickle
 import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe.access_log import AccessLog
 from headrace.observe.ended import EndedRequests
+from headrace.observe.log_format import in_request
+from headrace.observe.logs import ProcessLog
 from headrace.observe.request_counts import RequestCounts
 from headrace.replica.sync_worker import Job, SyncWorker
 from headrace.replica.user_code import MethodKind, UserCode
@@ -36,6 +39,7 @@ logger = logging.getLogger("headrace.replica")
 _REANNOUNCE_S = 0.01
 
 _END = object()
+_HTTP = frames.HTTP | frames.WEBSOCKET
 
 CANCELLED = "CancelledError"
 """What requests are counted as that nobody waits for any more."""
@@ -78,6 +82,11 @@ class ReplicaService:
         self._control = control
         self._rejected: deque[CalleeConnection] = deque()
         self._announcing: asyncio.TimerHandle | None = None
+        self._access: AccessLog | None = None
+
+    def log_calls(self, log: ProcessLog | None) -> None:
+        """From now on, note each call through a handle there if it has an access log. HTTP requests, proxies note."""
+        self._access = log.access(_method_of) if log is not None else None
 
     def request(self, call: ServerCall) -> None:
         flags = call.flags
@@ -127,6 +136,8 @@ class ReplicaService:
             took_s = now - context.began
             self.counts.record(context.route, took_s, failure)
             self.ended.add((context.request_id, now, took_s, failure, context.method, context.route))
+            if self._access is not None and not call.flags & _HTTP:
+                self._access.note((now, took_s, call.header, context.route, failure, context.request_id))
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -313,7 +324,9 @@ class ReplicaService:
         trace = user_traceback(error)
         failure = type(error).__name__
         if log and not isinstance(error, BackPressureError):
-            logger.error("request %s to %s failed: %s", _request_id(call), self.deployment, trace)
+            logger.error(
+                "request %s to %s failed: %s", _request_id(call), self.deployment, trace, extra=in_request(call.note)
+            )
         if not isinstance(error, Exception):  # SystemExit and the like must not end the process
             error = HeadraceError(f"user code raised {type(error).__name__}: {_text(error)}")
         elif isinstance(error, StopIteration):  # asyncio's futures refuse it, so no caller could be told
@@ -340,6 +353,10 @@ def _request_id(call: ServerCall) -> str:
         return decode(call.header).request_id
     except msgspec.MsgspecError:
         return "without an id"
+
+
+def _method_of(header: bytes) -> str:
+    return decode_call(header).method
 
 
 def _needs_stream(name: str) -> TypeError:
