@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headrace.config.observed import CallsTo, Tally
 from headrace.controller.observed.percentiles import percentile
 from headrace.controller.observed.rates import Looks
-from headrace.controller.observed.ring import Ring
+from headrace.controller.observed.ring import Ring, listed
 from headrace.controller.observed.series import VALUES, Deployed, Series
 from headrace.observe.buckets import LATENCY_MS
 
@@ -169,9 +169,9 @@ def test_a_ring_holds_the_last_points_and_knows_what_it_does_not_know(puts: list
         number += later
         ring.put(number, [value, None])
         expected[number] = value
-    for each in range(number + 5):
-        inside = number - size < each <= number
-        assert ring.get(each) == [expected.get(each) if inside else None, None]
+    for first in (0, number // 2, number):
+        wanted = [expected.get(each) if number - size < each else None for each in range(first, number + 5)]
+        assert [listed(ring.points(first, number + 4), index, 2) for index in (0, 1)] == [wanted, [None] * len(wanted)]
     assert ring.bytes <= size * 2 * 4
 
 
@@ -179,7 +179,7 @@ def test_the_last_point_can_be_set_once_more() -> None:
     ring = Ring(3, 1)
     ring.put(7, [1.0])
     ring.put(7, [2.0])
-    assert (ring.get(6), ring.get(7), ring.get(8)) == ([None], [2.0], [None])
+    assert listed(ring.points(6, 8), 0, 1) == [None, 2.0, None]
 
 
 # Series.
@@ -199,7 +199,7 @@ def test_points_without_anybody_looking_are_averages_of_the_time_between() -> No
     record(series, 1000.0, 0)
     record(series, 1030.0, 300)
     record(series, 1032.0, 304)
-    told = series.told(60.0)
+    told = series.points(60.0).told()
     assert (told["until"], told["interval_s"]) == (1032.0, 2.0)
     assert told["deployments"]["app/Model"]["requests_per_s"] == [*[None] * 14, *[10.0] * 15, 2.0]
 
@@ -208,7 +208,7 @@ def test_of_a_long_pause_nothing_is_known() -> None:
     series = Series(2.0, 120.0, 34.0)
     record(series, 1000.0, 0)
     record(series, 1080.0, 80)
-    assert series.told(84.0)["deployments"]["app/Model"]["requests_per_s"] == [*[None] * 41, 1.0]
+    assert series.points(84.0).told()["deployments"]["app/Model"]["requests_per_s"] == [*[None] * 41, 1.0]
 
 
 def test_a_deleted_deployment_falls_out_when_its_last_point_has() -> None:
@@ -216,10 +216,10 @@ def test_a_deleted_deployment_falls_out_when_its_last_point_has() -> None:
     record(series, 1000.0, 0)
     for second in range(2, 9, 2):
         record(series, 1000.0 + second, None)
-        assert list(series.told(10.0)["deployments"]) == ["app/Model"]
+        assert list(series.points(10.0).told()["deployments"]) == ["app/Model"]
         assert series.latest()["deployments"] == {}
     record(series, 1010.0, None)
-    assert series.told(10.0)["deployments"] == {}
+    assert series.points(10.0).told()["deployments"] == {}
     assert series.bytes == 0
 
 
@@ -236,7 +236,7 @@ def test_a_clock_that_is_set_back_begins_new_series() -> None:
     series = Series(2.0, 60.0, 4.0)
     record(series, 10_000.0, 0)
     series.record(5_000.0, 10_002.0, {"app/Model": Deployed(1, 1, ["r"])}, {"r": tally(10_002.0, 8)}, {"r"})
-    told = series.told(60.0)
+    told = series.points(60.0).told()
     assert told["until"] == 5_000.0
     assert told["deployments"]["app/Model"]["requests_per_s"] == [*[None] * 29, 4.0]
 
