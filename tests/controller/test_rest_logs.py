@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from headrace.observe.log_files import LoggedProcess
 from .test_rest import Instance, client_of
 
 ENTRIES = "/api/headrace/logs/entries"
+
+
+@pytest.fixture
+async def client(instance: Instance) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(instance) as client:
+        yield client
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ async def test_entries_of_several_processes_come_in_order_of_time(logs: Path, cl
     ("query", "status", "text"),
     [
         ({"target": "ap"}, 404, "there is no log of 'ap'; did you mean 'app'?"),
-        ({"target": "app/Nothing"}, 404, "did you mean"),
+        ({"target": "app/Modle"}, 404, "did you mean 'app/Model'?"),
         ({"target": "zzzzzzzzzz"}, 404, "there are app, app/Model, proxy"),
         ({"target": "../outside"}, 404, "no log of"),
         ({"target": "../../etc/passwd"}, 404, "no log of"),

@@ -42,7 +42,7 @@ def log_of_this_process() -> Iterator[None]:
 
 
 def log_file(path: Path, max_bytes: int = 0, backups: int = 5) -> RotatingLogFile:
-    return RotatingLogFile(path, max_bytes, backups, takes_output=False, delay=False)
+    return RotatingLogFile(path, max_bytes, backups)
 
 
 def last(path: Path, count: int = 100, text: str = "", end: int | None = None) -> list[str]:
@@ -119,6 +119,18 @@ def test_without_backups_a_full_file_begins_anew(tmp_path: Path) -> None:
         file.write(f"line {number} " + "x" * 20 + "\n")
     assert (tmp_path / "a.log").stat().st_size < 150 and len(list(tmp_path.iterdir())) == 1
     file.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_complained_of_once_and_stops_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    file = log_file(Path("/dev/full"))
+    file.setFormatter(logging.Formatter("%(message)s"))
+    for _ in range(1000):
+        file.write("x" * 1000 + "\n")
+        file.warn("y" * 1000)
+    assert capfd.readouterr().err.count("cannot write to /dev/full") == 1
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def test_lines_are_read_with_those_that_belong_to_them(tmp_path: Path) -> None:
@@ -254,6 +266,21 @@ def test_a_config_of_user_codes_is_left_alone_and_nothing_is_doubled(
         ("INFO", "half a line"),
     ]
     logging.root.handlers.clear()
+
+
+def test_logs_in_a_folder_of_the_users_are_found_from_the_instances(tmp_path: Path) -> None:
+    folder, chosen = tmp_path / "session" / "logs", tmp_path / "kept"
+    folder.mkdir(parents=True)
+    for process in (REPLICA, PROXY):
+        config = {"logs_dir": str(chosen), "max_file_bytes": 300}
+        logs.configure_logging(process, config, folder)
+        for number in range(9):
+            logging.getLogger("headrace.test").warning("number %d", number)
+        logs.end_logging()
+        found = last(folder / f"{process.stem}.log")
+        assert found[-5:] == [f"number {number}" for number in range(4, 9)]
+    # Several instances may log there, and each has a proxy-0.
+    assert {path.name for path in chosen.glob("*.log")} == {"default#Model#x7k2p.log", "proxy-0.session.log"}
 
 
 def test_json_takes_whatever_user_code_logs(tmp_path: Path) -> None:

@@ -130,12 +130,23 @@ class RotatingLogFile(RotatingFileHandler):
         backups: how many full ones are kept.
         takes_output: what native code and child processes write to the standard streams goes there too.
         delay: do not make the file before there is a line for it.
+        private: nobody else may read it, whatever the process's mask says.
 
     Raises:
         OSError: the file cannot be made.
     """
 
-    def __init__(self, path: Path, max_bytes: int, backups: int, *, takes_output: bool, delay: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        backups: int,
+        *,
+        takes_output: bool = False,
+        delay: bool = False,
+        private: bool = True,
+    ) -> None:
+        self._mode = 0o600 if private else 0o666
         self._owner = os.getpid()
         self._takes_output = takes_output
         self._complained_at = -_COMPLAIN_EVERY_S
@@ -144,7 +155,7 @@ class RotatingLogFile(RotatingFileHandler):
         )
 
     def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if self._takes_output:

@@ -104,7 +104,9 @@ class ProcessLog:
         backups = _setting(config, "backup_count", "RAY_ROTATION_BACKUP_COUNT", BACKUP_COUNT)
 
         def opened(path: Path, delay: bool) -> RotatingLogFile:
-            return RotatingLogFile(path, max_bytes, backups, takes_output=self.unwatched, delay=delay)
+            return RotatingLogFile(
+                path, max_bytes, backups, takes_output=self.unwatched, delay=delay, private=not chosen
+            )
 
         if chosen:
             # Of several instances that log into one folder, each has a controller and proxies of the same names.
