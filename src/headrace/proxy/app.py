@@ -8,10 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from random import getrandbits
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe import tracing
 from headrace.observe.exposition import CONTENT_TYPE
 from headrace.observe.http_counts import HttpCounts, RouteCounts
 from headrace.proxy.http_call import HttpCall
@@ -22,6 +23,9 @@ from headrace.proxy.websocket_call import WebSocketCall
 from headrace.router.headers import HttpHeader, decode_http_response, encode
 from headrace.router.hub import RouterHub
 from headrace.wire import frames
+
+if TYPE_CHECKING:
+    from headrace.observe.spans import Span
 
 logger = logging.getLogger("headrace.proxy")
 
@@ -36,6 +40,7 @@ _MAX_REQUEST_ID = 256
 _CLIENT_LEFT = 499
 _BROKE_OFF = 500
 """As what a request is counted whose client left, and one whose answer broke off after its status."""
+_WEBSOCKET_BROKE = 1011
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -101,15 +106,18 @@ class ProxyApp:
         of_route = self._counts_by_route[entry.route_prefix]
         counts.ongoing += 1
         status = _CLIENT_LEFT
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
         try:
-            status = await self._request(entry, scope, receive, send)
+            status = await self._request(entry, scope, receive, send, span)
         finally:
             counts.ongoing -= 1
             of_route.record(scope["method"], status, monotonic() - began)
+            if span is not None:
+                span.answered(status)
 
     # HTTP.
 
-    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send, span: Span | None) -> int:
         """Have a request answered; returns the status."""
         found = dict(scope["headers"])
         request_id = _request_id(found)
@@ -147,7 +155,7 @@ class ProxyApp:
                 return await _refuse_body(send, receive, limit or 0)
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
-        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s, span)
         call = HttpCall(
             self.hub.loop,
             flags,
@@ -158,6 +166,7 @@ class ProxyApp:
             session_id=session_id,
             retryable=scope["method"] in _IDEMPOTENT,
         )
+        call.trace = span
         scope[CALL_KEY] = call
         if timeout_s is not None:
             call.timer = self.hub.loop.call_later(timeout_s, call.expire)
@@ -218,7 +227,13 @@ class ProxyApp:
         return head.status
 
     def _header(
-        self, scope: Scope, found: dict[bytes, bytes], entry: RouteEntry, request_id: str, timeout_s: float | None
+        self,
+        scope: Scope,
+        found: dict[bytes, bytes],
+        entry: RouteEntry,
+        request_id: str,
+        timeout_s: float | None,
+        span: Span | None,
     ) -> tuple[HttpHeader, str, str]:
         model_id = found.get(b"serve_multiplexed_model_id") or found.get(b"serve-multiplexed-model-id") or b""
         session_id = found.get(b"x-session-id", b"")
@@ -240,6 +255,9 @@ class ProxyApp:
             session_id.decode("latin-1"),
             timeout_s,
         )
+        if span is not None:
+            span.set({"headrace.request_id": request_id})
+            header.trace = span.wire()
         return header, header.multiplexed_model_id, header.session_id
 
     async def _own(self, path: str) -> Answer | None:
@@ -267,7 +285,8 @@ class ProxyApp:
             return
         found = dict(scope["headers"])
         request_id = _request_id(found)
-        header, model_id, session_id = self._header(scope, found, entry, request_id, None)
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, None, span)
         header.subprotocols = list(scope.get("subprotocols") or [])
         call = WebSocketCall(
             self.hub.loop,
@@ -278,6 +297,7 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
         )
+        call.trace = span
         began = monotonic()
         of_route = self._counts_by_route[entry.route_prefix]
         self.counts.ongoing += 1
@@ -295,6 +315,9 @@ class ProxyApp:
             self.counts.ongoing -= 1
             took_s = monotonic() - began
             of_route.record("WS", call.close_code, took_s)
+            if span is not None:
+                span.set({"headrace.websocket.close_code": call.close_code})
+                span.ended("WebSocketError" if call.close_code == _WEBSOCKET_BROKE else None)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

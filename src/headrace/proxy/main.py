@@ -15,6 +15,7 @@ import uvloop
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from headrace.exceptions import ConfigError
+from headrace.observe import tracing
 from headrace.observe.logs import configure_logging
 from headrace.proxy.app import ProxyApp
 from headrace.proxy.metrics import ProxyMetrics
@@ -42,12 +43,15 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
+    finally:
+        tracing.end_tracing()
 
 
 async def _serve(process: ProcessContext) -> None:
     instance = process.args.get("instance") or {}
     http: dict[str, Any] = instance.get("http") or {}
     configure_logging(process.name, instance.get("logging"))
+    tracing.begin_tracing(instance.get("tracing"), process.name)
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",

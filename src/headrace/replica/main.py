@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from headrace.exceptions import HeadraceError
+from headrace.observe import tracing
 from headrace.observe.logs import configure_logging
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
@@ -40,6 +41,7 @@ _LAST_ANSWERS_S = 1.0
 def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
     status = uvloop.run(_serve(process))
+    tracing.end_tracing()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
@@ -51,6 +53,7 @@ async def _serve(process: ProcessContext) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     configure_logging(f"{args['app']}/{args['deployment']}/{args['replica_id'][-5:]}", args.get("logging"))
+    tracing.begin_tracing(args.get("tracing"), args["replica_id"], args["replica_id"])
     folder = shared_folder(process.session_dir.name)
     shared = SharedMemory(folder) if folder is not None else None
     hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)

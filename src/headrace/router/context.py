@@ -30,6 +30,7 @@ class RequestContext:
         deadline: `time.monotonic()` at which nobody waits for the answer any more; None for no limit.
         began: `time.monotonic()` when its replica took it; 0 outside of replicas.
         calls: downstream calls that are not answered yet; cancelled with the request.
+        span: what traces it (`observe.spans.Span`); None where nothing does.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class RequestContext:
         "request_id",
         "route",
         "session_id",
+        "span",
     )
 
     def __init__(
@@ -64,6 +66,7 @@ class RequestContext:
         self.deadline = deadline
         self.began = began
         self.calls: set[Cancellable] | None = None
+        self.span: Any = None
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (may be negative), or None where there is none."""

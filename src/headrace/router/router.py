@@ -129,6 +129,8 @@ class Router:
             return
         self.queue.append(call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
 
@@ -157,6 +159,8 @@ class Router:
                     return
                 queue.popleft()
                 self.queued -= 1
+                if call.trace is not None:
+                    call.trace.sent()
                 link.send(call)
         finally:
             self._dispatching = False
@@ -176,6 +180,8 @@ class Router:
             older = next((i for i, waiting in enumerate(queue) if waiting.sequence > call.sequence), len(queue))
             queue.insert(older, call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
         self.dispatch()
