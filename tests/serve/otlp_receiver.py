@@ -67,12 +67,11 @@ class Tree:
         self.spans = spans
 
     def below(self, parent_id: str, *names: str) -> Received:
-        """The one span that is reached from a span by these names, with the kind where one is given: "name:CLIENT"."""
+        """The one span that is reached from a span by these names and kinds, as `outline` writes them."""
         found: Received | None = None
         for name in names:
-            wanted, _, kind = name.partition(":")
             of_parent = [span for span in self.spans if span.parent_id == parent_id]
-            (found,) = (span for span in of_parent if span.name == wanted and kind in ("", span.kind))
+            (found,) = (span for span in of_parent if f"{span.name} {span.kind}" == name)
             parent_id = found.span_id
         assert found is not None
         return found

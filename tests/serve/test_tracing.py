@@ -142,16 +142,16 @@ def test_one_trace_goes_from_the_client_through_every_deployment_and_batch(
     assert others.outline(other.span_id) == usual
 
     # The batch and its requests point to each other.
-    to_batched = ("GET /shop", "Ingress.__call__", "Batched.__call__:CLIENT", "Batched.__call__:SERVER")
+    to_batched = ("GET /shop SERVER", "Ingress.__call__ SERVER", "Batched.__call__ CLIENT", "Batched.__call__ SERVER")
     asking = [t.below(p.span_id, *to_batched) for t, p in ((tree, first), (others, other))]
-    batch = tree.below(asking[0].span_id, "batch __call__")
+    batch = tree.below(asking[0].span_id, "batch __call__ INTERNAL")
     assert sorted(batch.links) == sorted(span.span_id for span in asking)
     assert batch.attributes == {"headrace.batch.size": 2, "headrace.batch.max_size": 2}
     for span, where in zip(asking, (tree, others), strict=True):
-        assert where.below(span.span_id, "wait for batch __call__").links == [batch.span_id]
+        assert where.below(span.span_id, "wait for batch __call__ INTERNAL").links == [batch.span_id]
 
     # What a span says.
-    proxy = tree.below(first.span_id, "GET /shop")
+    proxy = tree.below(first.span_id, "GET /shop SERVER")
     assert proxy.attributes == {
         "http.request.method": "GET",
         "http.route": "/shop",
@@ -163,7 +163,7 @@ def test_one_trace_goes_from_the_client_through_every_deployment_and_batch(
         "headrace.application": "default",
         "headrace.request_id": f"id-{first.span_id}",
     }
-    replica = tree.below(proxy.span_id, "Ingress.__call__")
+    replica = tree.below(proxy.span_id, "Ingress.__call__ SERVER")
     assert replica.attributes["headrace.deployment"] == "Ingress"
     assert replica.attributes["headrace.request_id"] == f"id-{first.span_id}"
     assert replica.resource["service.name"] == "shop"
@@ -190,8 +190,8 @@ def test_failures_are_told_and_marked(http: httpx.Client, collector: Receiver) -
     parent = Parent()
     assert http.get("/wrong", headers=parent.headers).status_code == 500
     tree = collector.whole_trace(parent.trace_id, 2)
-    proxy = tree.below(parent.span_id, "GET /wrong")
-    replica = tree.below(proxy.span_id, "Wrong.__call__")
+    proxy = tree.below(parent.span_id, "GET /wrong SERVER")
+    replica = tree.below(proxy.span_id, "Wrong.__call__ SERVER")
     assert proxy.error and proxy.attributes["http.response.status_code"] == 500
     assert replica.error and replica.attributes["error.type"] == "ValueError"
     (event,) = replica.events
@@ -233,7 +233,13 @@ def test_a_stream_ends_its_spans_when_it_ends(http: httpx.Client, collector: Rec
     parent = Parent()
     assert http.get("/stream?count=2", headers=parent.headers).text == "word 0 word 1 "
     tree = collector.whole_trace(parent.trace_id, 5)
-    path = ("GET /stream", "Streaming.__call__", "Words.each:CLIENT", "Words.each:SERVER", "words")
+    path = (
+        "GET /stream SERVER",
+        "Streaming.__call__ SERVER",
+        "Words.each CLIENT",
+        "Words.each SERVER",
+        "words INTERNAL",
+    )
     inner = tree.below(parent.span_id, *path)
     assert not any(span.error or span.end < inner.end for span in tree.spans)
 
@@ -278,14 +284,18 @@ class Gate:
         await self.open.wait()
         return "done"
 
+    async def entered_by(self) -> int:
+        return self.entered
+
 
 @serve.deployment
 class TwoAtOnce:
     def __init__(self, gate: serve.DeploymentHandle[Any]) -> None:
-        self.gate = gate.options(timeout_s=0.5)
+        self.gate = gate
 
     async def __call__(self, request: Any) -> list[str]:
-        calls = [self.gate.remote(str(index)) for index in range(2)]
+        await self.gate.entered_by.remote()  # connects, too
+        calls = [self.gate.options(timeout_s=0.5).remote(str(index)) for index in range(2)]
         return [type(error).__name__ for error in await asyncio.gather(*calls, return_exceptions=True)]
 
 
@@ -293,11 +303,12 @@ def test_waiting_in_the_queue_is_a_span_of_its_own(http: httpx.Client, collector
     serve.run(TwoAtOnce.bind(Gate.bind()), route_prefix="/two")
     parent = Parent()
     assert http.get("/two", headers=parent.headers).json() == ["RequestTimeoutError"] * 2
-    tree = collector.whole_trace(parent.trace_id, 6, waits=True)
+    tree = collector.whole_trace(parent.trace_id, 7)  # one of the calls never comes to the replica
     calls = [span for span in tree.spans if span.name == "Gate.__call__" and span.kind == "CLIENT"]
     assert [span.attributes["error.type"] for span in calls] == ["RequestTimeoutError"] * 2
-    (wait,) = (span for span in tree.spans if span.name == "wait for a replica")
-    assert wait.parent_id in [span.span_id for span in calls] and wait.end - wait.start > 0.3e9
+    waits = [span for span in collector.trace(parent.trace_id, waits=True) if span.name == "wait for a replica"]
+    (wait,) = (span for span in waits if span.parent_id in [call.span_id for call in calls])
+    assert wait.end - wait.start > 0.3e9
 
 
 def test_what_the_client_does_not_sample_is_not_recorded(http: httpx.Client, collector: Receiver) -> None:
@@ -328,12 +339,12 @@ def test_traces_of_models_tell_tokens_and_no_texts(http: httpx.Client, collector
     serve.run(build_openai_app({"llm_configs": [config]}), route_prefix="/", name="llm")
     parent = Parent()
     body = {"model": "pretend", "messages": [{"role": "user", "content": "tell a secret"}], "max_tokens": 5}
-    path = ("POST /", "LLMIngress.__call__", "LLMServer:pretend.respond:CLIENT", "LLMServer:pretend.respond:SERVER")
+    respond = "LLMServer:pretend.respond"
+    path = ("POST / SERVER", "LLMIngress.__call__ SERVER", f"{respond} CLIENT", f"{respond} SERVER")
     answer = http.post("/v1/chat/completions", json={**body, "stream": True}, headers=parent.headers)
     assert answer.status_code == 200
     tree = collector.whole_trace(parent.trace_id, 7)  # two are of the question what the model is
-    model = tree.below(parent.span_id, *path, "chat pretend")
-    assert model.kind == "INTERNAL"
+    model = tree.below(parent.span_id, *path, "chat pretend INTERNAL")
     told = dict(model.attributes)
     assert 0 <= told.pop("gen_ai.response.time_to_first_chunk") < 30
     assert told.pop("gen_ai.usage.input_tokens") > 0

@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 logger = logging.getLogger("headrace.tracing")
@@ -67,25 +67,30 @@ class SpanExport:
 
             exporter = OTLPSpanExporter(endpoint=_traces_url(config.get("endpoint")))
             self._outage.watch()
+            exporter = _Watched(exporter, self._outage)
         return [BatchSpanProcessor(exporter)]
 
     def end(self) -> None:
         """Have the last spans sent. Gives up after 2 seconds, and at once where nobody takes them."""
-        self._outage.ending()
+        if self._outage.lasts:
+            return
         sending = threading.Thread(target=self.provider.shutdown, name="headrace-last-spans", daemon=True)
         sending.start()
         deadline = time.monotonic() + _END_S
-        while sending.is_alive() and time.monotonic() < deadline and not self._outage.failed_at_the_end:
+        while sending.is_alive() and time.monotonic() < deadline and not self._outage.lasts:
             sending.join(_TURN_S)
 
 
 class _Outage(logging.Handler):
-    """Tells once that spans cannot be delivered, where the exporter would tell for every batch."""
+    """Tells once that spans cannot be delivered, where the exporter would tell for every batch.
+
+    Attributes:
+        lasts: whether the last attempt failed.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.failed_at_the_end = False
-        self._ending = False
+        self.lasts = False
         self._told_at = -_TELL_AGAIN_S
 
     def watch(self) -> None:
@@ -94,12 +99,8 @@ class _Outage(logging.Handler):
             of_exporter.addHandler(self)
             of_exporter.propagate = False
 
-    def ending(self) -> None:
-        self._ending = True
-
     def emit(self, record: logging.LogRecord) -> None:
-        if self._ending:
-            self.failed_at_the_end = True
+        self.lasts = True
         if time.monotonic() - self._told_at < _TELL_AGAIN_S:
             return
         self._told_at = time.monotonic()
@@ -109,6 +110,27 @@ class _Outage(logging.Handler):
 
 
 _TELL_AGAIN_S = 600.0
+
+
+class _Watched(SpanExporter):
+    """An exporter whose successes end an outage."""
+
+    def __init__(self, exporter: SpanExporter, outage: _Outage) -> None:
+        self._exporter = exporter
+        self._outage = outage
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS and self._outage.lasts:
+            self._outage.lasts = False
+            logger.info("spans are delivered again")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
 
 
 def _resource(service_name: str | None, instance_id: str) -> Resource:

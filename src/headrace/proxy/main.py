@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,6 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
-    finally:
-        tracing.end_tracing()
 
 
 async def _serve(process: ProcessContext) -> None:
@@ -69,7 +68,7 @@ async def _serve(process: ProcessContext) -> None:
     metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub)
     app.metrics = metrics.scrape
     await metrics.serve()
-    server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
+    server = _Server(_config(_wrapped(app, http.get("middlewares") or []), http))
     slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
     try:
         with contextlib.suppress(TimeoutError):
@@ -79,6 +78,13 @@ async def _serve(process: ProcessContext) -> None:
     finally:
         slow.cancel()
         await app.hub.close()
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Here, since the signal that it was told to end by ends the process before anything else runs.
+        await asyncio.to_thread(tracing.end_tracing)
 
 
 def _config(app: Any, http: dict[str, Any]) -> uvicorn.Config:
