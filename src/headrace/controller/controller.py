@@ -90,6 +90,7 @@ class Controller:
             root_path=http.root_path if http is not None else "",
             max_body_bytes=http.max_body_bytes if http is not None else None,
             logging=log_options,
+            tracing=self.config.tracing.model_dump(mode="json"),
         )
         self._dirty: dict[DeploymentManager, None] = {}
         self._waiting: set[DeploymentManager] = set()

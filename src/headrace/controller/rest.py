@@ -122,6 +122,9 @@ class RestApi:
         differ = [f"http_options.{name}" for name, value in asked.items() if options.get(name) != value]
         if given.get("logging_config"):
             differ.append("logging_config")
+        asked = given.get("tracing_config") or {}
+        traces = running.tracing.model_dump(mode="json")
+        differ += [f"tracing_config.{name}" for name, value in asked.items() if traces.get(name) != value]
         return [f"{name} is taken when the instance starts, and was ignored; restart it for that" for name in differ]
 
     async def delete_all(self, request: Request) -> Response:

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from random import getrandbits
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe import tracing
 from headrace.observe.access_log import AccessLog
 from headrace.observe.ended import EndedRequests
 from headrace.observe.exposition import CONTENT_TYPE
@@ -24,6 +25,9 @@ from headrace.proxy.websocket_call import WebSocketCall
 from headrace.router.headers import HttpHeader, decode_http_response, encode
 from headrace.router.hub import RouterHub
 from headrace.wire import frames
+
+if TYPE_CHECKING:
+    from headrace.observe.spans import Span
 
 logger = logging.getLogger("headrace.proxy")
 
@@ -48,6 +52,7 @@ _FAILURES = {
 }
 """What is told as the failure of a request where nothing more is known than how it was answered."""
 _WS_FAILURES = {code: f"WebSocket {code}" for code in (1002, 1006, 1011, 1012, 1013, 1014)}
+_WEBSOCKET_BROKE = 1011
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -121,8 +126,9 @@ class ProxyApp:
         of_route = self._counts_by_route[entry.route_prefix]
         counts.ongoing += 1
         status = _CLIENT_LEFT
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
         try:
-            status = await self._request(entry, scope, receive, send)
+            status = await self._request(entry, scope, receive, send, span)
         finally:
             counts.ongoing -= 1
             now = monotonic()
@@ -135,6 +141,8 @@ class ProxyApp:
             self.ended.add((request_id, now, took_s, failure, method, prefix, entry.app, status))
             if self.access is not None:
                 self._note(self.access, now, took_s, scope, method, entry, status)
+            if span is not None:
+                span.answered(status)
 
     def _note(
         self,
@@ -152,7 +160,7 @@ class ProxyApp:
 
     # HTTP.
 
-    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send, span: Span | None) -> int:
         """Have a request answered; returns the status."""
         found = dict(scope["headers"])
         request_id = scope[_REQUEST_ID] = _request_id(found)
@@ -190,7 +198,7 @@ class ProxyApp:
                 return await _refuse_body(send, receive, limit or 0)
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
-        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s, span)
         call = HttpCall(
             self.hub.loop,
             flags,
@@ -202,6 +210,7 @@ class ProxyApp:
             retryable=scope["method"] in _IDEMPOTENT,
             request_id=request_id,
         )
+        call.trace = span
         scope[CALL_KEY] = call
         if timeout_s is not None:
             call.timer = self.hub.loop.call_later(timeout_s, call.expire)
@@ -265,7 +274,13 @@ class ProxyApp:
         return head.status
 
     def _header(
-        self, scope: Scope, found: dict[bytes, bytes], entry: RouteEntry, request_id: str, timeout_s: float | None
+        self,
+        scope: Scope,
+        found: dict[bytes, bytes],
+        entry: RouteEntry,
+        request_id: str,
+        timeout_s: float | None,
+        span: Span | None,
     ) -> tuple[HttpHeader, str, str]:
         model_id = found.get(b"serve_multiplexed_model_id") or found.get(b"serve-multiplexed-model-id") or b""
         session_id = found.get(b"x-session-id", b"")
@@ -287,6 +302,9 @@ class ProxyApp:
             session_id.decode("latin-1"),
             timeout_s,
         )
+        if span is not None:
+            span.set({"headrace.request_id": request_id})
+            header.trace = span.wire()
         return header, header.multiplexed_model_id, header.session_id
 
     async def _own(self, path: str) -> Answer | None:
@@ -314,7 +332,8 @@ class ProxyApp:
             return
         found = dict(scope["headers"])
         request_id = scope[_REQUEST_ID] = _request_id(found)
-        header, model_id, session_id = self._header(scope, found, entry, request_id, None)
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, None, span)
         header.subprotocols = list(scope.get("subprotocols") or [])
         call = WebSocketCall(
             self.hub.loop,
@@ -325,6 +344,7 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
         )
+        call.trace = span
         began = monotonic()
         of_route = self._counts_by_route[entry.route_prefix]
         self.counts.ongoing += 1
@@ -347,6 +367,9 @@ class ProxyApp:
             self.ended.add((request_id, now, took_s, _WS_FAILURES.get(code), "WS", prefix, entry.app, code))
             if self.access is not None:
                 self._note(self.access, now, took_s, scope, "WS", entry, code)
+            if span is not None:
+                span.set({"headrace.websocket.close_code": code})
+                span.ended("WebSocketError" if code == _WEBSOCKET_BROKE else None)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import uvloop
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from headrace.exceptions import ConfigError
+from headrace.observe import tracing
 from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import configure_logging, end_logging
 from headrace.proxy.app import ProxyApp
@@ -54,6 +56,7 @@ async def _serve(process: ProcessContext) -> None:
     log = configure_logging(
         LoggedProcess("proxy", process.name), instance.get("logging"), process.session_dir / "logs", capture=True
     )
+    tracing.begin_tracing(instance.get("tracing"), process.name)
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",
@@ -73,7 +76,7 @@ async def _serve(process: ProcessContext) -> None:
     metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub, **observed)
     app.metrics = metrics.scrape
     await metrics.serve()
-    server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
+    server = _Server(_config(_wrapped(app, http.get("middlewares") or []), http))
     slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
     try:
         with contextlib.suppress(TimeoutError):
@@ -83,6 +86,13 @@ async def _serve(process: ProcessContext) -> None:
     finally:
         slow.cancel()
         await app.hub.close()
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Here, since the signal that it was told to end by ends the process before anything else runs.
+        await asyncio.to_thread(tracing.end_tracing)
 
 
 def _config(app: Any, http: dict[str, Any]) -> uvicorn.Config:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from headrace.exceptions import HeadraceError
+from headrace.observe import tracing
 from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import ProcessLog, configure_logging, end_logging
 from headrace.replica.autoscaling_stats import StatsReporter
@@ -44,6 +45,7 @@ def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
     status = uvloop.run(_serve(process))
     end_logging()
+    tracing.end_tracing()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
@@ -61,6 +63,7 @@ async def _serve(process: ProcessContext) -> int:
         return configure_logging(logged, config, log_folder, current=current, capture=True)
 
     log = configure(args.get("logging"))
+    tracing.begin_tracing(args.get("tracing"), args["replica_id"], args["replica_id"])
     folder = shared_folder(process.session_dir.name)
     shared = SharedMemory(folder) if folder is not None else None
     hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)

@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -19,6 +20,7 @@ import cloudpickle
 import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe import tracing
 from headrace.observe.access_log import AccessLog
 from headrace.observe.ended import EndedRequests
 from headrace.observe.log_format import in_request
@@ -138,6 +140,8 @@ class ReplicaService:
             self.ended.add((context.request_id, now, took_s, failure, context.method, context.route))
             if self._access is not None and not call.flags & _HTTP:
                 self._access.note((now, took_s, call.header, context.route, failure, context.request_id))
+            if context.span is not None:
+                context.span.ended(failure)
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -184,6 +188,10 @@ class ReplicaService:
                 header.method,
             )
             call.note = context
+            if tracing.tracer is not None:
+                context.span = tracing.tracer.replica(
+                    header.trace, self.app, self.deployment, header.method, header.request_id
+                )
             if timeout_s is not None and timeout_s <= 0:
                 self.finish_with_error(call, "timeout", f"request {header.request_id} expired before it was started")
                 return
@@ -194,6 +202,7 @@ class ReplicaService:
             self._finish_with_exception(call, error, log=False)
             return
         token = request_context.set(context)
+        attached = None if context.span is None else context.span.attach()
         try:
             streaming = call.flags & frames.STREAM
             if method.is_generator or streaming:
@@ -209,6 +218,8 @@ class ReplicaService:
             task = self.loop.create_task(coroutine)
         finally:
             request_context.reset(token)
+            if attached is not None:
+                context.span.detach(attached)
         call.task = task
 
     async def _run(
@@ -237,10 +248,7 @@ class ReplicaService:
                 else:
                     self._finish_with_exception(call, error)
             elif inspect.isawaitable(value):
-                token = request_context.set(context)
-                task = self.loop.create_task(self._run(call, context, _awaiting(value), (), {}))
-                request_context.reset(token)
-                call.task = task
+                call.task = task_of(context, self.loop, self._run(call, context, _awaiting(value), (), {}))
             elif inspect.isgenerator(value) or inspect.isasyncgen(value):
                 self._finish_with_exception(call, _needs_stream(getattr(function, "__name__", "__call__")), log=False)
             else:
@@ -323,6 +331,8 @@ class ReplicaService:
     def _finish_with_exception(self, call: ServerCall, error: BaseException, log: bool = True) -> None:
         trace = user_traceback(error)
         failure = type(error).__name__
+        if call.note is not None and call.note.span is not None:
+            call.note.span.failed(error, trace)
         if log and not isinstance(error, BackPressureError):
             logger.error(
                 "request %s to %s failed: %s", _request_id(call), self.deployment, trace, extra=in_request(call.note)
@@ -338,6 +348,19 @@ class ReplicaService:
         self.released(call, failure)
         header = ErrorHeader(type(error).__name__, _text(error), trace)
         call.fail(frames.PICKLED, with_ongoing(self.ongoing, encode(header)), payload)
+
+
+def task_of(
+    context: RequestContext, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+) -> asyncio.Task[None]:
+    """A task of a request that has left the event loop meanwhile."""
+    token = request_context.set(context)
+    attached = None if context.span is None else context.span.attach()
+    task = loop.create_task(coroutine)
+    request_context.reset(token)
+    if attached is not None:
+        context.span.detach(attached)
+    return task
 
 
 def _text(error: BaseException) -> str:
@@ -417,9 +440,11 @@ class _Raised:
 async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
     """Iterate over a sync generator on the worker's threads, and close it there where it is left early."""
     ended = False
+    # One context for all of it: what the generator sets before a `yield`, it finds and resets after it.
+    context = copy_context()
     try:
         while True:
-            for item in await worker.run(_take, source):
+            for item in await worker.run(context.run, _take, source):
                 if item is _END:
                     ended = True
                     return
@@ -429,7 +454,7 @@ async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
                 yield item
     finally:
         if not ended and hasattr(source, "close"):
-            worker.submit(source.close, (), {}, _closed)
+            worker.submit(context.run, (source.close,), {}, _closed)
 
 
 def _closed(value: Any, error: BaseException | None) -> None:

@@ -31,6 +31,7 @@ class RequestContext:
         began: `time.monotonic()` when its replica took it; 0 outside of replicas.
         method: of the deployment's class; "__call__" for HTTP.
         calls: downstream calls that are not answered yet; cancelled with the request.
+        span: what traces it (`observe.spans.Span`); None where nothing does.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class RequestContext:
         "request_id",
         "route",
         "session_id",
+        "span",
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class RequestContext:
         self.began = began
         self.method = method
         self.calls: set[Cancellable] | None = None
+        self.span: Any = None
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (may be negative), or None where there is none."""

@@ -136,6 +136,8 @@ class Router:
             call.submitted_at = monotonic()
         self.queue.append(call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
 
@@ -166,6 +168,8 @@ class Router:
                 self.queued -= 1
                 now = monotonic()
                 self.waits.append((call.request_id, now, now - call.submitted_at))
+                if call.trace is not None:
+                    call.trace.sent()
                 link.send(call)
         finally:
             self._dispatching = False
@@ -187,6 +191,8 @@ class Router:
             older = next((i for i, waiting in enumerate(queue) if waiting.sequence > call.sequence), len(queue))
             queue.insert(older, call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
         self.dispatch()
