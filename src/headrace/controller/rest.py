@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
+from headrace.controller.rest_debug import DebugApi
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
@@ -66,6 +67,7 @@ class RestApi:
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 *HealthApi(controller).routes,
+                *DebugApi(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],
