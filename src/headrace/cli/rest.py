@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.config.rest_token import TOKEN_VARIABLE, rest_token
@@ -20,6 +21,11 @@ ADDRESS_VARIABLES = ("HEADRACE_REST_ADDRESS", "RAY_DASHBOARD_ADDRESS")
 
 if TYPE_CHECKING:
     from headrace.engine.session import Session
+
+
+class SilentProcessError(HeadraceError):
+    """A process of the instance does not answer the one that was asked."""
+
 
 _APPLICATIONS = "/api/serve/applications/"
 _OURS = "/api/headrace/applications/"
@@ -186,13 +192,61 @@ class RestClient:
             except (http.client.HTTPException, OSError) as error:
                 raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
 
+    def status(self) -> dict[str, Any]:
+        """An `InstanceStatus`: every process of the instance, with its pid and machine.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        status: dict[str, Any] = self._request("GET", path="/api/headrace/status")
+        return status
+
+    def metrics(self) -> str:
+        """What Prometheus is told, of the machine that the API is on.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        return self._content("GET", path="/metrics").decode()
+
+    def stacks(self, kind: str, name: str = "") -> dict[str, Any]:
+        """`ProcessStacks`: what the threads and tasks of a process are at.
+
+        Args:
+            kind: `replicas`, `proxies` or `controller`.
+            name: id of the replica, or name of the proxy.
+
+        Raises:
+            ConfigError: there is no such process.
+            SilentProcessError: it does not answer; the message says why, as far as the system tells.
+            NotRunningError: nothing answers there.
+        """
+        path = "/".join(filter(None, (f"/api/headrace/{kind}", urllib.parse.quote(name, safe=""), "stacks")))
+        stacks: dict[str, Any] = self._request("GET", path=path)
+        return stacks
+
+    def own_node(self, status: dict[str, Any]) -> str | None:
+        """What this machine is called among those of the instance; None if it is not one of them."""
+        folder = self._session.dir if self._session is not None else Path(status["session"])
+        try:
+            found = json.loads((folder / "session.json").read_text())
+        except (OSError, ValueError):
+            return None
+        # On one machine there is one root; those of a cluster's machines are known by their names.
+        of_instance = found.get("cluster") or found.get("pid") == status["root_pid"]
+        return str(found.get("node", "")) if of_instance else None
+
     def _request(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> Any:
+        content = self._content(method, body, path)
+        try:
+            return json.loads(content) if content.strip() else None
+        except ValueError:
+            raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+
+    def _content(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> bytes:
         with self._open(method, body, path) as response:
             try:
-                content = response.read()
-                return json.loads(content) if content.strip() else None
-            except ValueError:
-                raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+                return bytes(response.read())
             except (http.client.HTTPException, OSError) as error:
                 raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
 
@@ -221,8 +275,10 @@ class RestClient:
                 ) from None
             if 400 <= error.code < 500:
                 raise ConfigError(text or f"{self.address} refuses: {error.code} {error.reason}") from None
+            if error.code == 504:
+                raise SilentProcessError(text) from None
             raise HeadraceError(f"{self.address} answers {error.code} {error.reason}. {text}".rstrip()) from None
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = getattr(error, "reason", error)
             raise NotRunningError(
                 f"nothing answers at {self.address} ({reason}).\n"

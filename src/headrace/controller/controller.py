@@ -68,6 +68,7 @@ class Controller:
     ) -> None:
         self.engine = engine
         self.session_dir = session_dir
+        self.secret = secret
         self.config = config if config is not None else InstanceConfig()
         self.hub = WatchHub(self._unknown)
         self.callers = Callers(self._caller_gone)

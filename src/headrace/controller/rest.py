@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
 from headrace.controller.observed.live import TRANSPORT_KEY
+from headrace.controller.rest_debug import DebugApi
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
 from headrace.controller.rest_logs import LogsApi
@@ -73,6 +74,7 @@ class RestApi:
                 *HealthApi(controller).routes,
                 *self.observed.routes,
                 *LogsApi(controller).routes,
+                *DebugApi(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from headrace.observe.exposition import Family
 from headrace.observe.http_counts import HttpCounts
 from headrace.observe.router_loads import router_families
 from headrace.observe.scraper import ALIVE_WITHIN_S, ANSWER_WITHIN_S, Scraper
+from headrace.observe.stacks import ProcessStacks, process_stacks
 from headrace.router.hub import RouterHub
 from headrace.wire.callee import Listener
-from headrace.wire.rpc import RpcServer, ask
+from headrace.wire.rpc import Handler, RpcServer, ask
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -57,15 +59,22 @@ class ProxyMetrics:
         add_collector(self._own, labelled=True)
 
     async def serve(self) -> None:
-        """Answer other processes' scrapes from now on."""
+        """Answer other processes' scrapes from now on, and tell what this one is at."""
         self._socket.unlink(missing_ok=True)  # of the one before, had it no chance to
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._socket))
         self._socket.chmod(0o600)
         listener.listen(16)
         listener.setblocking(False)
-        handlers = {"metrics": self._scraper.own_families, **self._more}
+        handlers: dict[str, Handler] = {
+            "metrics": self._scraper.own_families,
+            "stacks": self._stacks,
+            **self._more,
+        }
         self._listener = await RpcServer(handlers).start(listener, self._secret)
+
+    async def _stacks(self) -> ProcessStacks:
+        return process_stacks(asyncio.get_running_loop())
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -17,6 +19,7 @@ from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import ProcessLog, configure_logging, end_logging
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
+from headrace.replica.loop_watch import LoopWatch, warning_threshold_s
 from headrace.replica.metrics import ReplicaMetrics
 from headrace.replica.observed import ReplicaObserved
 from headrace.replica.service import ReplicaService
@@ -101,6 +104,7 @@ async def _serve(process: ProcessContext) -> int:
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
         metrics.families,
+        watch=_block_watch(loop, service),
         **ReplicaObserved(service, hub).handlers(),
     )
     # Where there are other machines: callers there have their way in beside those of this machine.
@@ -120,6 +124,12 @@ async def _serve(process: ProcessContext) -> int:
 
 def _vitals_name(socket_path: Any) -> str:
     return os.path.basename(os.fsdecode(socket_path)).removesuffix(".sock") + ".vitals"
+
+
+def _block_watch(loop: asyncio.AbstractEventLoop, service: ReplicaService) -> Callable[[], Awaitable[None]] | None:
+    """What warns of code that blocks this thread's event loop; None where nobody wants to know."""
+    threshold_s = warning_threshold_s()
+    return None if threshold_s is None else LoopWatch(loop, threading.get_ident(), service, threshold_s).watch
 
 
 def _report_models(hub: RouterHub, replica_id: str) -> None:

@@ -122,6 +122,17 @@ class ReplicaService:
         if not call.flags & frames.CONTROL:
             self.released(call, CANCELLED)
 
+    @property
+    def worked_s(self) -> float:
+        """Durations of all requests that are done, together, seconds."""
+        return self.counts.worked_s
+
+    @property
+    def package(self) -> str | None:
+        """The package or module that the user's class or function is in; None as long as there is none."""
+        code: UserCode | None = self.user_code
+        return None if code is None else code.package
+
     # Admission.
 
     def _reject(self, call: ServerCall) -> None:
