@@ -23,6 +23,8 @@ from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
+from headrace.controller.rest_pages import Pages
+from headrace.controller.rest_playground import Playground
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
 from headrace.exceptions import ConfigError
 from headrace.observe.exposition import CONTENT_TYPE
@@ -66,6 +68,8 @@ class RestApi:
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 *HealthApi(controller).routes,
+                *Pages(actions=token is not None).routes,
+                *Playground(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],
