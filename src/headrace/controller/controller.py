@@ -34,6 +34,7 @@ from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.instance_view import node_statuses, proxy_statuses
 from headrace.controller.metrics import ControllerMetrics
+from headrace.controller.observed.sampler import Sampler
 from headrace.controller.services import Services, describe_exit
 from headrace.controller.short_ids import ShortIds
 from headrace.controller.spec_reading import PROCESS_PREFIX
@@ -112,6 +113,8 @@ class Controller:
             nodes=engine.nodes,
         )
 
+        self.sampler = Sampler(secret, lambda: list(self.applications.managers), engine.list)
+
     def _unknown(self, key: str) -> RoutingTable | DeploymentTargets:
         return RoutingTable() if key == ROUTES else self.applications.no_such_deployment(key)
 
@@ -137,6 +140,7 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.builds.close()
         self.policies.close()
+        self.sampler.close()
         for manager in self.applications.managers:
             manager.close()
 

@@ -106,4 +106,10 @@ async def _serve_rest(controller: Controller, process: ProcessContext) -> None:
             TOKEN_VARIABLE,
             process.session_dir / TOKEN_FILE,
         )
-    await RestServer(RestApi(controller, token).app).serve(listener)
+    api = RestApi(controller, token)
+    sampling = asyncio.create_task(controller.sampler.run())
+    try:
+        await RestServer(api.app).serve(listener)
+    finally:
+        sampling.cancel()
+        api.observed.close()

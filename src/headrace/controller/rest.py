@@ -18,11 +18,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
+from headrace.controller.observed.live import TRANSPORT_KEY
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
+from headrace.controller.rest_observed import ObservedApi
 from headrace.controller.rest_pages import Pages
 from headrace.controller.rest_playground import Playground
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
@@ -49,6 +52,7 @@ class RestApi:
 
     def __init__(self, controller: Controller, token: str | None) -> None:
         self._controller = controller
+        self.observed = ObservedApi(controller)
         applications = "/api/serve/applications"
         self.app: ASGIApp = Starlette(
             routes=[
@@ -68,6 +72,7 @@ class RestApi:
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 *HealthApi(controller).routes,
+                *self.observed.routes,
                 *Pages(actions=token is not None).routes,
                 *Playground(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
@@ -271,11 +276,21 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(HttpToolsProtocol):
+    """Leaves the transport in the scope of a request."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[TRANSPORT_KEY] = self.transport  # type: ignore[literal-required]
+
+
 class RestServer:
     """Serves the REST API on a socket that listens already."""
 
     def __init__(self, app: ASGIApp) -> None:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none")
+        config = uvicorn.Config(
+            app, http=_Protocol, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none"
+        )
         self._server = _Server(config)
 
     async def serve(self, listener: socket.socket) -> None:

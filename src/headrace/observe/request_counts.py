@@ -52,6 +52,18 @@ class RequestCounts:
         """Durations of all requests that are done, together, seconds."""
         return sum(counted.sum for counted in list(self._routes.values()))
 
+    @property
+    def failed(self) -> int:
+        """How many requests have ended with an exception."""
+        return sum(list(self._errors.values()))
+
+    def latencies(self) -> list[int]:
+        """How many requests have ended, by bucket of `LATENCY_MS`."""
+        counts = [0] * (len(LATENCY_MS) + 1)
+        for counted in list(self._routes.values()):
+            counts = [total + count for total, count in zip(counts, counted.counts, strict=True)]
+        return counts
+
     def families(self) -> Iterator[Metric]:
         routes = [({"route": route}, counted) for route, counted in list(self._routes.items())]
         errors = list(self._errors.items())

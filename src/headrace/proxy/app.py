@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe.ended import EndedRequests
 from headrace.observe.exposition import CONTENT_TYPE
 from headrace.observe.http_counts import HttpCounts, RouteCounts
 from headrace.proxy.http_call import HttpCall
@@ -36,6 +37,16 @@ _MAX_REQUEST_ID = 256
 _CLIENT_LEFT = 499
 _BROKE_OFF = 500
 """As what a request is counted whose client left, and one whose answer broke off after its status."""
+_REQUEST_ID = "headrace.request_id"
+_FAILURE = "headrace.failure"
+"""Where a request's scope keeps its id, and the name of the error that no replica's answer was there for."""
+_FAILURES = {
+    _CLIENT_LEFT: "RequestCancelledError",
+    408: "RequestTimeoutError",
+    **{status: f"HTTP {status}" for status in range(500, 600)},
+}
+"""What is told as the failure of a request where nothing more is known than how it was answered."""
+_WS_FAILURES = {code: f"WebSocket {code}" for code in (1002, 1006, 1011, 1012, 1013, 1014)}
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -50,6 +61,8 @@ class ProxyApp:
 
     Attributes:
         counts: what has been answered.
+        ended: the latest of it, the slowest and what failed: request id, when, how long, failure, method, route,
+            application, status.
         metrics: the whole node's metrics as text; set before the first request.
     """
 
@@ -59,6 +72,7 @@ class ProxyApp:
         self.hub: RouterHub = None  # type: ignore[assignment]
         self.ready = False
         self.counts = HttpCounts()
+        self.ended = EndedRequests(monotonic())
         self.metrics: Callable[[], Awaitable[bytes]] = None  # type: ignore[assignment]
         self.routes_known = asyncio.Event()
         self._root_path = root_path
@@ -105,14 +119,20 @@ class ProxyApp:
             status = await self._request(entry, scope, receive, send)
         finally:
             counts.ongoing -= 1
-            of_route.record(scope["method"], status, monotonic() - began)
+            now = monotonic()
+            method = scope["method"]
+            of_route.record(method, status, now - began)
+            failure = scope.get(_FAILURE) or _FAILURES.get(status)
+            request_id = scope.get(_REQUEST_ID, "")
+            prefix = entry.route_prefix
+            self.ended.add((request_id, now, now - began, failure, method, prefix, entry.app, status))
 
     # HTTP.
 
     async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
         """Have a request answered; returns the status."""
         found = dict(scope["headers"])
-        request_id = _request_id(found)
+        request_id = scope[_REQUEST_ID] = _request_id(found)
         length = found.get(b"content-length")
         flags = frames.HTTP
         payload = b""
@@ -157,6 +177,7 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
             retryable=scope["method"] in _IDEMPOTENT,
+            request_id=request_id,
         )
         scope[CALL_KEY] = call
         if timeout_s is not None:
@@ -184,6 +205,8 @@ class ProxyApp:
             return await _refuse_body(send, receive, self._max_body_bytes or 0)
         except Exception as error:
             answer = for_error(error, request_id)
+            if answer.status >= 500:
+                scope[_FAILURE] = type(error).__name__
             if answer.status >= 500 and not hasattr(error, "status_code"):
                 logger.warning("request %s to %s: %s", request_id, scope["path"], error)
             answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
@@ -293,8 +316,10 @@ class ProxyApp:
             if not call.settled:
                 call.cancel()
             self.counts.ongoing -= 1
-            took_s = monotonic() - began
-            of_route.record("WS", call.close_code, took_s)
+            now = monotonic()
+            code, prefix = call.close_code, entry.route_prefix
+            of_route.record("WS", code, now - began)
+            self.ended.add((request_id, now, now - began, _WS_FAILURES.get(code), "WS", prefix, entry.app, code))
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

@@ -18,6 +18,7 @@ from headrace.exceptions import ConfigError
 from headrace.observe.logs import configure_logging
 from headrace.proxy.app import ProxyApp
 from headrace.proxy.metrics import ProxyMetrics
+from headrace.proxy.observed import ProxyObserved
 from headrace.proxy.protocol import ProxyProtocol, close_slow_clients
 from headrace.router.hub import RouterHub, set_hub
 from headrace.wire.connection import SharedMemory
@@ -62,7 +63,8 @@ async def _serve(process: ProcessContext) -> None:
     )
     set_hub(app.hub)
     prefix = instance.get("metrics_prefix", "ray_")
-    metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub)
+    observed = ProxyObserved(app.counts, app.ended, app.hub).handlers()
+    metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub, **observed)
     app.metrics = metrics.scrape
     await metrics.serve()
     server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.observe.collectors import add_collector
 from headrace.observe.exposition import Family
@@ -28,18 +28,29 @@ class ProxyMetrics:
         prefix: of the names of metrics.
         counts: what it has answered.
         hub: holds its routers.
+        more: other control calls that are answered on the same socket.
 
     Attributes:
         scrape: returns the metrics of the whole node, as text.
     """
 
-    def __init__(self, name: str, session_dir: Path, secret: bytes, prefix: str, counts: HttpCounts, hub: RouterHub):
+    def __init__(
+        self,
+        name: str,
+        session_dir: Path,
+        secret: bytes,
+        prefix: str,
+        counts: HttpCounts,
+        hub: RouterHub,
+        **more: Callable[..., Any],
+    ) -> None:
         # One that is started again counts from 0, which makes new series and not a counter that falls.
         self._actor_id = f"{name}-{os.getpid()}"
         self._socket = session_dir / f"{name}.vitals"
         self._secret = secret
         self._counts = counts
         self._hub = hub
+        self._more = more
         self._scraper = Scraper(session_dir, self._socket.name, prefix, "proxy", self._actor_id, self._ask)
         self._listener: Listener | None = None  # held: what nobody refers to stops listening
         self.scrape = self._scraper.scrape
@@ -53,7 +64,8 @@ class ProxyMetrics:
         self._socket.chmod(0o600)
         listener.listen(16)
         listener.setblocking(False)
-        self._listener = await RpcServer({"metrics": self._scraper.own_families}).start(listener, self._secret)
+        handlers = {"metrics": self._scraper.own_families, **self._more}
+        self._listener = await RpcServer(handlers).start(listener, self._secret)
 
     async def _ask(self, path: str, prefix: str) -> list[Family]:
         answer: list[Family] = await ask(

@@ -16,6 +16,7 @@ from headrace.observe.logs import configure_logging
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
 from headrace.replica.metrics import ReplicaMetrics
+from headrace.replica.observed import ReplicaObserved
 from headrace.replica.service import ReplicaService
 from headrace.replica.vitals import LoopProbe, serve_vitals
 from headrace.router.hub import RouterHub, set_hub
@@ -86,6 +87,7 @@ async def _serve(process: ProcessContext) -> int:
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
         metrics.families,
+        **ReplicaObserved(service, hub).handlers(),
     )
     # Where there are other machines: callers there have their way in beside those of this machine.
     between_machines = [process.listeners["tcp"]] if "tcp" in process.listeners else []

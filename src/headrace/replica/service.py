@@ -19,6 +19,7 @@ import cloudpickle
 import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe.ended import EndedRequests
 from headrace.observe.request_counts import RequestCounts
 from headrace.replica.sync_worker import Job, SyncWorker
 from headrace.replica.user_code import MethodKind, UserCode
@@ -54,6 +55,7 @@ class ReplicaService:
         open: whether calls are admitted at all.
         controllers: connections over which control calls have come.
         counts: calls that are done.
+        ended: the latest of them, the slowest and the failed ones: request id, when, how long, failure, method, route.
         http: takes HTTP requests. Made by `make_http` at the first where the deployment was not the ingress when
             it started: a redeploy may make it that, and leaves its replicas running.
     """
@@ -64,6 +66,7 @@ class ReplicaService:
         self.deployment = deployment
         self.ongoing = 0
         self.counts = RequestCounts()
+        self.ended = EndedRequests(monotonic())
         self.open = False
         self.max_ongoing = 0
         self.user_code: UserCode = None  # type: ignore[assignment]
@@ -120,7 +123,10 @@ class ReplicaService:
         self.ongoing -= 1
         context: RequestContext | None = call.note
         if context is not None:
-            self.counts.record(context.route, monotonic() - context.began, failure)
+            now = monotonic()
+            took_s = now - context.began
+            self.counts.record(context.route, took_s, failure)
+            self.ended.add((context.request_id, now, took_s, failure, context.method, context.route))
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -164,6 +170,7 @@ class ReplicaService:
                 header.session_id,
                 None if timeout_s is None else now + timeout_s,
                 now,
+                header.method,
             )
             call.note = context
             if timeout_s is not None and timeout_s <= 0:

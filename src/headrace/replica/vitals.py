@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from headrace.config.spec import ReplicaVitals
 from headrace.observe.buckets import LOOP_MS, Buckets
@@ -67,9 +68,10 @@ def serve_vitals(
     phase: Callable[[], str],
     ongoing: Callable[[], int],
     metrics: Callable[[str], Awaitable[list[Family]]],
+    **more: Callable[..., Any],
 ) -> None:
-    """Answer `vitals`, and `metrics` with what `metrics` returns for a prefix, on the Unix socket `path`, from a new
-    daemon thread."""
+    """Answer `vitals`, `metrics` with what `metrics` returns for a prefix, and the control calls in `more`, on the Unix
+    socket `path`, from a new daemon thread."""
 
     async def vitals() -> ReplicaVitals:
         return ReplicaVitals(
@@ -85,7 +87,7 @@ def serve_vitals(
 
     async def serve() -> None:
         # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
-        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics}).start(listener, secret)
+        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics, **more}).start(listener, secret)
         await asyncio.get_running_loop().create_future()
         serving.close()
 

@@ -24,7 +24,7 @@ class RoutedCall(Call):
         retryable: whether it may be sent again when its replica died before it answered.
         settled: answered, failed or abandoned; nothing more will be told.
         sent_at: `time.monotonic()` when it was sent, where its latency is to be compared with others'; 0 where not.
-        submitted_at: the same when it came to its router, where latencies are told; 0 where not.
+        submitted_at: the same when it came to its router, where latencies are told or it had to wait; 0 where not.
         sequence: its place among the requests of its router, by when they came.
         routing_hint: what the caller tells the routing policy; never leaves the process.
     """
@@ -49,6 +49,9 @@ class RoutedCall(Call):
 
     # Of the class, since only calls of handles have one of their own: others do not pay for it.
     routing_hint: Any = None
+
+    # Where the caller knows it.
+    request_id: str = ""
 
     def __init__(
         self,

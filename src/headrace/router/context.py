@@ -29,6 +29,7 @@ class RequestContext:
         session_id: key of session affinity, "" if none.
         deadline: `time.monotonic()` at which nobody waits for the answer any more; None for no limit.
         began: `time.monotonic()` when its replica took it; 0 outside of replicas.
+        method: of the deployment's class; "__call__" for HTTP.
         calls: downstream calls that are not answered yet; cancelled with the request.
     """
 
@@ -38,6 +39,7 @@ class RequestContext:
         "calls",
         "deadline",
         "deployment",
+        "method",
         "multiplexed_model_id",
         "request_id",
         "route",
@@ -54,6 +56,7 @@ class RequestContext:
         session_id: str = "",
         deadline: float | None = None,
         began: float = 0.0,
+        method: str = "__call__",
     ) -> None:
         self.request_id = request_id
         self.app = app
@@ -63,6 +66,7 @@ class RequestContext:
         self.session_id = session_id
         self.deadline = deadline
         self.began = began
+        self.method = method
         self.calls: set[Cancellable] | None = None
 
     def remaining_s(self) -> float | None:
