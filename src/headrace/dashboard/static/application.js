@@ -116,10 +116,10 @@ function charts(app, name, deployment) {
       { name: "p50", kind: "one", values: series.latency_p50_ms },
       { name: "p90", kind: "two", values: series.latency_p90_ms },
       { name: "p99", kind: "three", values: series.latency_p99_ms }] }),
-    chart({ ...AT(), key: `${key}/load`, title: "Load", format: number, series: [
+    chart({ ...AT(), key: `${key}/load`, title: "Load", format: number, whole: true, series: [
       { name: "ongoing", kind: "one", area: true, values: series.ongoing },
       { name: "queued", kind: "two", values: series.queued }] }),
-    chart({ ...AT(), key: `${key}/replicas`, title: "Replicas", format: number, marks,
+    chart({ ...AT(), key: `${key}/replicas`, title: "Replicas", format: number, whole: true, marks,
       note: marks.length ? "│ decisions" : "", series: [
         { name: "running", kind: "one", area: true, steps: true, values: series.replicas },
         { name: "wanted", kind: "two", steps: true, values: series.target_replicas }] }));
@@ -147,7 +147,7 @@ function scaling(app) {
     panel("Autoscaling now", { key: "now" }, scalingTable(app)),
     scaled.length ? h("div", { class: "charts" }, scaled.map((deployment) => {
       const series = seriesOf(app.name, deployment.name);
-      return chart({ ...AT(), key: `${app.name}/${deployment.name}/scaling`, title: deployment.name, format: number,
+      return chart({ ...AT(), key: `${app.name}/${deployment.name}/scaling`, title: deployment.name, format: number, whole: true,
         marks: marksOf(deployment), note: marksOf(deployment).length ? "│ decisions" : "", series: [
           { name: "running", kind: "one", area: true, steps: true, values: series.replicas },
           { name: "wanted", kind: "two", steps: true, values: series.target_replicas },

@@ -5,30 +5,34 @@ import { DASH, clock, number } from "./format.js";
 
 const WIDTH = 600;
 const HEIGHT = 120;
+const SHORTEST = 60;
+const SPARK = 90;
 let hovered = { key: null, fraction: 0 };
 
 /**
  * A chart.
  *
  * `key` names it on the page. `series`: [{name, values, kind}], values oldest first and null where unknown; `kind` is
- * its colour's class. `until` and `interval_s` say when the values were. `marks`: [{at, text}] are moments.
+ * its colour's class. `whole`: they are whole numbers. `until` and `interval_s` say when the values were. `marks`: [{at, text}] are moments.
  */
 export function chart(options) {
-  const { key, title, series, until, interval_s: step, format = number, marks = [], note } = options;
-  const length = Math.max(2, ...series.map((line) => line.values?.length || 0));
-  const top = ceiling(Math.max(0, ...series.flatMap((line) => (line.values || []).filter((value) => value !== null))));
+  const { key, title, until, interval_s: step, format = number, marks = [], note, whole } = options;
+  const series = recent(options.series, SHORTEST);
+  const length = Math.max(2, ...series.map((line) => line.values.length));
+  const highest = Math.max(0, ...series.flatMap((line) => line.values.filter((value) => value !== null)));
+  const top = whole ? Math.max(2, Math.ceil(ceiling(highest))) : ceiling(highest);
   const isHovered = hovered.key === key && until;
   const index = isHovered ? Math.round(hovered.fraction * (length - 1)) : length - 1;
   const begin = until - (length - 1) * step;
   const x = (at) => (at / (length - 1)) * WIDTH;
   const y = (value) => HEIGHT - (value / top) * HEIGHT;
   const valueAt = (line) => {
-    const values = line.values || [];
+    const values = line.values;
     return values[index - (length - values.length)] ?? null;
   };
   const now = series.map((line) => `${line.name} ${format(valueAt(line))}`).join(", ");
   const seen = marks.filter((mark) => mark.at >= begin && mark.at <= until + step);
-  const known = series.some((line) => (line.values || []).some((value) => value !== null));
+  const known = series.some((line) => (line.values).some((value) => value !== null));
   const figure = h("figure", { class: "chart", "data-key": `chart-${key}` },
     h("figcaption", {}, h("span", { class: "chart-title" }, title),
       h("span", { class: "legend" }, series.map((line) =>
@@ -39,8 +43,8 @@ export function chart(options) {
       s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
         s("path", { class: "grid", d: `M0 0H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT}H${WIDTH}` }),
         series.map((line) => [
-          line.area ? s("path", { class: `area ${line.kind}`, d: area(line.values || [], length, x, y) }) : null,
-          s("path", { class: `line ${line.kind}`, d: lines(line.values || [], length, x, y, line.steps) }),
+          line.area ? s("path", { class: `area ${line.kind}`, d: area(line.values, length, x, y) }) : null,
+          s("path", { class: `line ${line.kind}`, d: lines(line.values, length, x, y, line.steps) }),
         ]),
         seen.map((mark) => s("path", { class: "mark", d: `M${x((mark.at - begin) / step).toFixed(1)} 0V${HEIGHT}` },
           s("title", {}, mark.text))),
@@ -52,6 +56,16 @@ export function chart(options) {
       h("span", {}, isHovered ? clock(begin + index * step) : note || ""),
       h("span", {}, until ? clock(until) : DASH)));
   return figure;
+}
+
+/** Without the time before anything was known, down to `shortest` points. */
+function recent(series, shortest) {
+  const known = series.map((line) => {
+    const first = (line.values || []).findIndex((value) => value !== null);
+    return first < 0 ? 0 : line.values.length - first;
+  });
+  const kept = Math.max(shortest, ...known);
+  return series.map((line) => ({ ...line, values: (line.values || []).slice(-kept) }));
 }
 
 function hover(event, key, options) {
@@ -102,7 +116,7 @@ function area(values, length, x, y, bottom = HEIGHT) {
 
 /** A line without axes, for a row of a table. */
 export function spark(values, label) {
-  const shown = (values || []).slice(-60);
+  const shown = recent([{ values }], 15)[0].values.slice(-SPARK);
   const top = Math.max(1e-9, ...shown.filter((value) => value !== null));
   const length = Math.max(2, shown.length);
   const x = (at) => (at / (length - 1)) * 100;

@@ -27,15 +27,21 @@ export function chat(app, models) {
     log.replaceChildren();
     about.textContent = "Say something.";
   } }, "New chat");
-  const form = h("form", { class: "say", onsubmit: (event) => {
+  const form = h("form", { class: "chat-place", onsubmit: (event) => {
     event.preventDefault();
     const message = text.value.trim();
     if (!message || running) return;
     text.value = "";
     answer(message);
   } },
-    h("div", { class: "field" }, h("label", { for: "chat-text" }, "Message"), text),
-    h("div", { class: "buttons" }, send, stop, clear));
+    h("div", { class: "row" },
+      h("div", { class: "field" }, h("label", { for: "chat-model" }, "Model"), model),
+      h("div", { class: "field narrow" }, h("label", { for: "chat-tokens" }, "Tokens at most"), tokens),
+      h("div", { class: "field" }, h("label", { for: "chat-key" }, "API key"), key)),
+    log, about,
+    h("div", { class: "say" },
+      h("div", { class: "field" }, h("label", { for: "chat-text" }, "Message"), text),
+      h("div", { class: "buttons" }, send, stop, clear)));
 
   function turn(role, content) {
     const words = h("div", { class: "words" }, content);
@@ -103,12 +109,7 @@ export function chat(app, models) {
     }
   }
 
-  return h("div", { class: "chat-place" },
-    h("div", { class: "row" },
-      h("div", { class: "field" }, h("label", { for: "chat-model" }, "Model"), model),
-      h("div", { class: "field narrow" }, h("label", { for: "chat-tokens" }, "Tokens at most"), tokens),
-      h("div", { class: "field" }, h("label", { for: "chat-key" }, "API key"), key)),
-    log, about, form);
+  return form;
 }
 
 async function reason(reply) {

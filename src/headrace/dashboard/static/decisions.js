@@ -41,7 +41,7 @@ export function scalingTable(app) {
     return empty("No deployment is autoscaled",
       h("p", {}, "Set ", h("code", {}, 'num_replicas="auto"'), " or ", h("code", {}, "autoscaling_config"), " for that."));
   }
-  return table("Autoscaling at present", [["Deployment"], ["Replicas", "num"], ["Bounds", "num"], ["Asked for", "num"], ["Why"]],
+  return table("Autoscaling at present", [["Deployment"], ["Replicas", "num"], ["Bounds", "num"], ["Asked for", "num"], ["Why", "long"]],
     scaled.map((deployment) => {
       const scaling = deployment.autoscaling;
       return [deployment.name, [

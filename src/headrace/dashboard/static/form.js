@@ -61,7 +61,7 @@ export function field(name, given, document, { required = false, depth = 0 } = {
     });
   }
   if (schema.type === "string") {
-    const area = h("textarea", { ...common, rows: "2", required });
+    const area = h("textarea", { ...common, rows: "1", required });
     if (typeof schema.default === "string") area.value = schema.default;
     return framed(area, () => (area.value === "" && !required ? undefined : area.value));
   }
@@ -98,7 +98,7 @@ function group(label, schema, document, required, depth) {
 }
 
 function typeName(schema) {
-  if (schema.enum || schema.properties || schema.const !== undefined) return "";
+  if (schema.enum || schema.properties || schema.const !== undefined || schema.type === "boolean") return "";
   const bounds = [schema.minimum !== undefined ? `from ${schema.minimum}` : "", schema.maximum !== undefined ? `to ${schema.maximum}` : ""];
   return [schema.format || schema.type || "JSON", ...bounds].filter(Boolean).join(" ");
 }

@@ -141,8 +141,9 @@ export function graph(app, seen, wide) {
   return h("div", { class: "graph scroll", tabindex: "0", role: "region", "aria-label": `Pipeline of ${app.name}` },
     h("div", { class: "graph-inner", style: { width: `${width}px`, height: `${height}px` } },
       s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-        s("defs", {}, s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto" },
-          s("path", { d: "M0 0L8 4L0 8Z" }))),
+        s("defs", {}, ["arrow", "arrow-flowing"].map((id) =>
+          s("marker", { id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 10, markerHeight: 10, markerUnits: "userSpaceOnUse", orient: "auto" },
+            s("path", { d: "M0 0L8 4L0 8Z" })))),
         drawn.map((edge) => arrow(edge, fastest))),
       h("ul", { class: "nodes" }, [...places].map(([name, place]) =>
         h("li", { "data-key": name, class: "node-place", style: { left: `${place.x}px`, top: `${place.y}px`, width: `${NODE.width}px`, height: `${NODE.height}px` } },
@@ -153,7 +154,7 @@ function arrow({ key, rate: perSecond, title, d, label }, fastest) {
   const thickness = 1.25 + 2.25 * Math.sqrt((perSecond || 0) / fastest);
   return s("g", { class: perSecond > 0 ? "edge flowing" : "edge", "data-key": key },
     s("title", {}, title),
-    s("path", { d, "stroke-width": thickness.toFixed(2), "marker-end": "url(#arrow)" }),
+    s("path", { d, "stroke-width": thickness.toFixed(2), "marker-end": `url(#${perSecond > 0 ? "arrow-flowing" : "arrow"})` }),
     perSecond > 0 ? s("text", { x: label.x, y: label.y, "text-anchor": label.anchor }, rate(perSecond)) : null);
 }
 

@@ -52,7 +52,7 @@ export function historyView(name, redraw) {
 
 function deploys(answer, rollback) {
   if (!answer.deploys.length) return empty("Nothing is remembered of this application");
-  const columns = [["Deploy", "num"], ["When"], ["Outcome"], ["What it changed"], ["Version"], ...(state.actions ? [["Action"]] : [])];
+  const columns = [["Deploy"], ["When"], ["Outcome"], ["What it changed"], ["Version"], ...(state.actions ? [["Action"]] : [])];
   return table("Deploys", columns, answer.deploys.map((deploy, index) => [String(deploy.number), [
     String(deploy.number),
     h("time", { datetime: new Date(deploy.deployed_at * 1000).toISOString(), title: moment(deploy.deployed_at) }, ago(deploy.deployed_at)),

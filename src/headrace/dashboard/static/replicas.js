@@ -31,7 +31,7 @@ export function replicaTable(app, deployments, memory = new Map()) {
       replica.started_at
         ? h("time", { datetime: new Date(replica.started_at * 1000).toISOString(), title: moment(replica.started_at) }, ago(replica.started_at))
         : "–",
-      copyable(`headrace logs ${replica.replica_id}`, `the command for the logs of ${replica.replica_id}`),
+      copyable(`headrace logs ${replica.replica_id.replaceAll("#", "/")}`, `the command for the logs of ${replica.replica_id}`),
     ]];
   }));
 }

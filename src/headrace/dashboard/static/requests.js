@@ -69,7 +69,6 @@ function detail(request) {
   return h("div", { class: "request-detail" },
     h("p", { class: "note" }, "Request ", h("code", {}, request.request_id || "–"), ` at ${clock(request.began)}`,
       `, ${plural((request.spans || []).length, "call")}`),
-    request.failure ? h("p", { class: "problem" }, request.failure) : null,
     waterfall(request));
 }
 

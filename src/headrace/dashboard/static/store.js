@@ -4,7 +4,7 @@ import { ApiError, events, get, hasToken } from "./api.js";
 
 const POLL_MS = 2000;
 const LONGEST_WAIT_MS = 10000;
-const SILENCE_MS = 20000;
+const SILENCE_MS = 40000;
 const MINUTES = 15;
 
 export const state = {
@@ -169,8 +169,8 @@ async function poll(signal) {
 
 function addPoint(point) {
   const series = state.series;
-  if (!series || !point || !point.deployments || point.until <= series.until) return;
-  const missed = Math.round((point.until - series.until) / series.interval_s);
+  if (!series || point.until === null || point.until <= series.until) return;
+  const missed = series.until === null ? 1 : Math.round((point.until - series.until) / series.interval_s);
   const length = Math.round((MINUTES * 60) / series.interval_s);
   series.until = point.until;
   for (const name of new Set([...Object.keys(series.deployments), ...Object.keys(point.deployments)])) {
@@ -179,8 +179,7 @@ function addPoint(point) {
     for (const metric of new Set([...Object.keys(values), ...Object.keys(latest)])) {
       const list = (values[metric] ||= []);
       for (let index = 1; index < missed && index < length; index += 1) list.push(null);
-      const value = latest[metric];
-      list.push(value === undefined ? null : Array.isArray(value) ? value.at(-1) : value);
+      list.push(latest[metric] ?? null);
       if (list.length > length) list.splice(0, list.length - length);
     }
   }
