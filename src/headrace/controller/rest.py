@@ -28,6 +28,8 @@ from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
 from headrace.controller.rest_logs import LogsApi
 from headrace.controller.rest_observed import ObservedApi
+from headrace.controller.rest_pages import Pages
+from headrace.controller.rest_playground import Playground
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
 from headrace.exceptions import ConfigError
 from headrace.observe.exposition import CONTENT_TYPE
@@ -75,6 +77,8 @@ class RestApi:
                 *self.observed.routes,
                 *LogsApi(controller).routes,
                 *DebugApi(controller).routes,
+                *Pages(actions=token is not None).routes,
+                *Playground(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],

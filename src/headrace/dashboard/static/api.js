@@ -1,0 +1,98 @@
+// Talks to the REST API. The token is kept for this tab only, and goes nowhere but into the header.
+
+const TOKEN = "headrace-token";
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
+export const forgetToken = () => sessionStorage.removeItem(TOKEN);
+export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN));
+
+export function headers(more) {
+  const token = sessionStorage.getItem(TOKEN);
+  return { ...(token ? { Authorization: `Bearer ${token}` } : {}), ...more };
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  let reason = `${response.status} ${response.statusText}`;
+  try {
+    reason = (await response.json()).error || reason;
+  } catch {
+    // The status says enough.
+  }
+  throw new ApiError(response.status, reason);
+}
+
+/** The JSON at a path of the API. Raises ApiError, or TypeError where nobody answers. */
+export async function get(path, signal) {
+  const response = await fetch(path, { headers: headers(), signal, cache: "no-store" });
+  return (await checked(response)).json();
+}
+
+export async function getText(path, signal) {
+  return (await checked(await fetch(path, { headers: headers(), signal, cache: "no-store" }))).text();
+}
+
+export async function post(path, body) {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: headers({ "Content-Type": "application/json" }),
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  return (await checked(response)).json();
+}
+
+/** Calls `on(event, data)` for each server-sent event until the connection ends or `signal` aborts. */
+export async function events(path, on, signal) {
+  const response = await checked(await fetch(path, { headers: headers({ Accept: "text/event-stream" }), signal, cache: "no-store" }));
+  for await (const { event, data } of serverSentEvents(response.body)) on(event, data);
+}
+
+/** Server-sent events of a body, as they come. */
+export async function* serverSentEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let event = "message";
+  let data = [];
+  try {
+    while (true) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line === "") {
+          if (data.length) yield { event, data: data.join("\n") };
+          event = "message";
+          data = [];
+        } else if (line.startsWith("event:")) event = line.slice(6).trim();
+        else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** Calls an application through this node's proxy. Gives the status, the content type and the body's stream. */
+export async function call(app, { method = "POST", path = "", body, contentType, authorization, signal }) {
+  const query = new URLSearchParams({ method, path });
+  const more = {
+    ...(contentType && body !== undefined ? { "Content-Type": contentType } : {}),
+    ...(authorization ? { "Headrace-Authorization": authorization } : {}),
+  };
+  const url = `/api/headrace/playground/${encodeURIComponent(app)}?${query}`;
+  const response = await checked(await fetch(url, { method: "POST", headers: headers(more), body, signal }));
+  return {
+    status: Number(response.headers.get("Headrace-Status")),
+    contentType: response.headers.get("Headrace-Content-Type") || "",
+    requestId: response.headers.get("Headrace-Request-Id") || "",
+    response,
+  };
+}
