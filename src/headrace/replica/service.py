@@ -147,7 +147,7 @@ class ReplicaService:
         if context is not None:
             now = monotonic()
             took_s = now - context.began
-            self.counts.record(context.route, took_s, failure)
+            self.counts.record(context.route, took_s, failure, now)
             self.ended.add((context.request_id, now, took_s, failure, context.method, context.route))
             if self._access is not None and not call.flags & _HTTP:
                 self._access.note((now, took_s, call.header, context.route, failure, context.request_id))
