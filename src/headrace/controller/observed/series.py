@@ -39,7 +39,7 @@ class Points(msgspec.Struct):
     points: dict[str, array[int]]
 
     def told(self) -> dict[str, Any]:
-        """As they are told. Takes a second for the day of a hundred deployments; may be called on any thread."""
+        """As they are told. Takes a second for the day of two hundred deployments; may be called on any thread."""
         deployments = {
             key: {name: listed(points, index, len(VALUES)) for index, name in enumerate(VALUES)}
             for key, points in self.points.items()
