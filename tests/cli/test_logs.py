@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,8 @@ from headrace.exceptions import ConfigError
 from .command import Place, fetch, place
 
 APP = """\
+import ctypes
+import faulthandler
 import subprocess
 import headrace as serve
 
@@ -24,6 +27,9 @@ class Talks:
 
     def __call__(self, request) -> str:
         print("asked for", request.url.path)
+        if request.url.path == "/crash":
+            faulthandler.enable()
+            ctypes.string_at(0)
         return "ok"
 
 app = Talks.bind()
@@ -51,6 +57,9 @@ def test_logs_of_an_instance_without_a_terminal(here: Place) -> None:
     assert {line["process"].partition("/")[0] for line in lines} >= {"default"}
     wrong = here.call("logs", "defalt")
     assert wrong.returncode == 1 and "there is no log of 'defalt'; did you mean 'default'?" in wrong.stdout
+    with pytest.raises(urllib.error.HTTPError):
+        fetch(f"{address.rstrip('/')}/crash")
+    following.says("Fatal Python error: Segmentation fault")
     assert following.interrupt() == 0
     assert "Traceback" not in following.output
 

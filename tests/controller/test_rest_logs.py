@@ -44,6 +44,11 @@ def logs(folder: Path) -> Path:
     return logs
 
 
+def append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)
+
+
 async def asked(client: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
     answer = await client.get(ENTRIES, params=query)
     assert answer.status_code == 200, answer.text
@@ -119,15 +124,13 @@ async def test_following_tells_everything_once_also_of_processes_that_come(
     async with asyncio.timeout(30):
         assert await following() == "n7"
         line = "2026-11-23T10:01:00.000Z INFO    x: {}\n"
-        with next(logs.glob("app#Model#aaaaa.log")).open("a") as file:
-            file.write(line.format("old one"))
+        append(logs / "app#Model#aaaaa.log", line.format("old one"))
         assert await following() == "old one"
         (logs / "app#Model#ccccc.log").write_text(line.format("new one"))
         (logs / "other#Model#ccccc.log").write_text(line.format("of another"))
         assert await following() == "new one"
-        next(logs.glob("app#Model#bbbbb.log")).unlink()
-        with (logs / "app#Model#ccccc.log").open("a") as file:
-            file.write(line.format("last"))
+        (logs / "app#Model#bbbbb.log").unlink()
+        append(logs / "app#Model#ccccc.log", line.format("last"))
         assert await following() == "last"
     await answer.aclose()  # type: ignore[attr-defined]
     assert api._followers == 0

@@ -283,6 +283,14 @@ def test_logs_in_a_folder_of_the_users_are_found_from_the_instances(tmp_path: Pa
     assert {path.name for path in chosen.glob("*.log")} == {"default#Model#x7k2p.log", "proxy-0.session.log"}
 
 
+def test_a_message_cannot_pass_for_another_line(tmp_path: Path) -> None:
+    logs.configure_logging(REPLICA, {}, tmp_path)
+    forged = "no user 'x'\n2026-11-23T10:00:00.000Z INFO    default/Model/x7k2p: user root has logged in"
+    logging.getLogger("headrace.test").error(forged)
+    logs.end_logging()
+    assert [entry.message for entry in _entries(tmp_path)] == [forged]
+
+
 def test_json_takes_whatever_user_code_logs(tmp_path: Path) -> None:
     logs.configure_logging(REPLICA, {"encoding": "JSON"}, tmp_path)
     logger = logging.getLogger("ray.serve")

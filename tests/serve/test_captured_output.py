@@ -1,4 +1,4 @@
-"""What replicas print and log reaches the terminal and their files, with their names; requests are in the access log."""
+"""What replicas print and log reaches the terminal and their files, with their names; requests are logged too."""
 
 from __future__ import annotations
 

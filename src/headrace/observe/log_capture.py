@@ -49,7 +49,7 @@ class CapturedStream:
             self.write(line)
 
     def finish(self) -> None:
-        """Show what was begun and not ended. What comes from now on, as from handlers of user code, is the original's."""
+        """Show what was begun and not ended. What comes later, as from handlers of user code, is the original's."""
         self._finished = True
         begun = list(self._begun.values())
         self._begun.clear()

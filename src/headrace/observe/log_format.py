@@ -15,6 +15,9 @@ from headrace.observe.log_files import LoggedProcess
 STDOUT, STDERR = "stdout", "stderr"
 """Names of the loggers as which printed lines appear."""
 
+CONTINUED = "\n\t"
+"""In text files, a line that belongs to the one before is indented: what a client sends cannot pass for a line."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName", "request_id", "route"}
 _RAYS_EXTRA = "ray_serve_extra_fields"
 """Under which applications for Ray Serve hand in fields of their own."""
@@ -95,7 +98,12 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return text if self._on_terminal or "\x1b" not in text else _COLOURS.sub("", text)
+        if not self._on_terminal:
+            if "\x1b" in text:
+                text = _COLOURS.sub("", text)
+            if "\n" in text:
+                text = text.replace("\n", CONTINUED)
+        return text
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         at = record.created

@@ -151,7 +151,8 @@ def _entries_from_the_end(path: Path, process: str, later: float, budget: Budget
 
 def _with(entry: Entry, more: list[bytes]) -> Entry:
     if more:
-        entry.message = "\n".join([entry.message, *(line.decode(errors="replace") for line in more)])
+        lines = (line.removeprefix(b"\t").decode(errors="replace") for line in more)
+        entry.message = "\n".join([entry.message, *lines])
     return entry
 
 
