@@ -6,7 +6,10 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry import baggage, trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -67,6 +70,32 @@ def test_a_header_that_makes_no_sense_is_none(header: bytes) -> None:
     tracer.http(scope((b"traceparent", header)), "app", "/").answered(200)
     (span,) = exporter.get_finished_spans()
     assert span.parent is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"traceparent", b"tracestate", b"baggage"]),
+            st.binary(max_size=60) | st.just(traceparent()[1]),
+        ),
+        max_size=4,
+    )
+)
+def test_no_header_of_a_client_fails_its_request(headers: list[tuple[bytes, bytes]]) -> None:
+    tracer, exporter = recording()
+    proxy = tracer.http(scope(*headers), "app", "/")
+    tracer.replica(proxy.wire(), "app", "D", "__call__", "id").ended()
+    proxy.answered(200)
+    assert len({span.context.trace_id for span in exporter.get_finished_spans() if span.context}) <= 1
+
+
+def test_an_exception_of_any_text_can_be_sent() -> None:
+    tracer, exporter = recording()
+    span = tracer.replica(b"", "app", "D", "__call__", "id")
+    span.ended_with(FileNotFoundError("\udce4.txt"))
+    (sent,) = exporter.get_finished_spans()
+    assert encode_spans([sent]).SerializeToString()
+    assert sent.events[0].attributes is not None and sent.events[0].attributes["exception.message"] == "?.txt"
 
 
 def test_what_is_not_sampled_stays_so_on_the_whole_way() -> None:
