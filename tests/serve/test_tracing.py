@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, WebSocket
+from websockets.sync.client import connect
 
 import headrace as serve
 from headrace import client as driver
@@ -311,22 +313,21 @@ def test_waiting_in_the_queue_is_a_span_of_its_own(http: httpx.Client, collector
     assert wait.end - wait.start > 0.3e9
 
 
+api = FastAPI()
+
+
+@serve.deployment
+@serve.ingress(api)
+class Echo:
+    @api.websocket("/echo")
+    async def echo(self, socket: WebSocket) -> None:
+        await socket.accept()
+        with user_span("echo"):
+            await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+
 def test_a_websocket_is_a_span_for_as_long_as_it_is_open(http: httpx.Client, collector: Receiver) -> None:
-    from fastapi import FastAPI, WebSocket
-    from websockets.sync.client import connect
-
-    api = FastAPI()
-
-    @serve.deployment
-    @serve.ingress(api)
-    class Echo:
-        @api.websocket("/echo")
-        async def echo(self, socket: WebSocket) -> None:
-            await socket.accept()
-            with user_span("echo"):
-                await socket.send_text(await socket.receive_text())
-            await socket.close()
-
     serve.run(Echo.bind(), route_prefix="/ws")
     parent = Parent()
     url = f"{http.base_url}".replace("http", "ws", 1).rstrip("/")
