@@ -89,6 +89,23 @@ def test_spans_go_to_the_console(script: Path) -> None:
     assert sum(span["name"] == "GET /" for span in spans) == REQUESTS
 
 
+PROCESSORS = """
+import os
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+def processors():
+    out = open(os.environ["SPANS"], "a", buffering=1)
+    return [SimpleSpanProcessor(ConsoleSpanExporter(out=out, formatter=lambda span: span.name + "\\n"))]
+"""
+
+
+def test_spans_go_where_a_function_of_the_users_says(script: Path, tmp_path: Path) -> None:
+    (tmp_path / "exporting.py").write_text(PROCESSORS)
+    spans = tmp_path / "spans"
+    run(script, {"exporter_import_path": "exporting:processors"}, SPANS=str(spans))
+    assert spans.read_text().splitlines().count("GET /") == REQUESTS
+
+
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
     """Accepts connections, and answers nothing."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, WebSocket
+from websockets.sync.client import connect
 
 import headrace as serve
 from headrace import client as driver
@@ -309,6 +311,33 @@ def test_waiting_in_the_queue_is_a_span_of_its_own(http: httpx.Client, collector
     waits = [span for span in collector.trace(parent.trace_id, waits=True) if span.name == "wait for a replica"]
     (wait,) = (span for span in waits if span.parent_id in [call.span_id for call in calls])
     assert wait.end - wait.start > 0.3e9
+
+
+api = FastAPI()
+
+
+@serve.deployment
+@serve.ingress(api)
+class Echo:
+    @api.websocket("/echo")
+    async def echo(self, socket: WebSocket) -> None:
+        await socket.accept()
+        with user_span("echo"):
+            await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+
+def test_a_websocket_is_a_span_for_as_long_as_it_is_open(http: httpx.Client, collector: Receiver) -> None:
+    serve.run(Echo.bind(), route_prefix="/ws")
+    parent = Parent()
+    url = f"{http.base_url}".replace("http", "ws", 1).rstrip("/")
+    with connect(f"{url}/ws/echo", additional_headers=parent.headers) as socket:
+        socket.send("hello")
+        assert socket.recv() == "hello"
+    tree = collector.whole_trace(parent.trace_id, 3)
+    expected = ["WebSocket /ws SERVER", "  Echo.__call__ SERVER", "    echo INTERNAL"]
+    assert tree.outline(parent.span_id) == expected
+    assert tree.below(parent.span_id, expected[0]).attributes["headrace.websocket.close_code"] == 1000
 
 
 def test_what_the_client_does_not_sample_is_not_recorded(http: httpx.Client, collector: Receiver) -> None:

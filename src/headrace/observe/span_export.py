@@ -55,6 +55,8 @@ class SpanExport:
         for processor in self._processors(config):
             self.provider.add_span_processor(processor)
         trace.set_tracer_provider(self.provider)
+        # It would repeat what clients send.
+        logging.getLogger("opentelemetry.baggage").setLevel(logging.ERROR)
 
     def _processors(self, config: Mapping[str, Any]) -> list[SpanProcessor]:
         if config.get("exporter_import_path"):

@@ -9,6 +9,7 @@ clients it comes as the propagators say that `OTEL_PROPAGATORS` names (W3C's by 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import Context as Variables
@@ -24,6 +25,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace.span import TraceState
 from opentelemetry.util.types import AttributeValue
+
+logger = logging.getLogger("headrace.tracing")
 
 Attributes = Mapping[str, AttributeValue]
 
@@ -113,9 +116,9 @@ class Span:
             text = str(error)[:_MAX_MESSAGE]
         except Exception:  # of the user's `__str__`
             text = ""
-        event = {"exception.type": name, "exception.message": text}
+        event = {"exception.type": name, "exception.message": _sendable(text)}
         if traceback:
-            event["exception.stacktrace"] = traceback
+            event["exception.stacktrace"] = _sendable(traceback)
         span.add_event("exception", event)
 
     def ended(self, failure: str | None = None) -> None:
@@ -179,8 +182,12 @@ class Tracer:
             if name in self._fields:
                 field, text = name.decode("latin-1"), value.decode("latin-1")
                 carrier[field] = f"{carrier[field]},{text}" if field in carrier else text
-        around = propagate.extract(carrier, _EMPTY) if carrier else _EMPTY
+        around = _EMPTY
         if carrier:
+            try:
+                around = propagate.extract(carrier, _EMPTY)
+            except Exception:  # what a client sends must not fail its request
+                logger.debug("the context of a request cannot be read", exc_info=True)
             known = self._not_sampled(around)
             if known is not None:
                 return known
@@ -293,6 +300,11 @@ class Tracer:
 
 
 _EMPTY = Context()
+
+
+def _sendable(text: str) -> str:
+    """One span with half a character in it would have its whole batch refused."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _around(wire: bytes) -> Context:
