@@ -124,6 +124,12 @@ class LoopWatch:
 
     async def watch(self) -> None:
         """Look until cancelled, on an event loop of another thread."""
+        try:
+            await self._watch()
+        except Exception:  # a mistake of ours, which must cost nothing but the warnings
+            logger.exception("code that blocks the event loop is no longer warned of")
+
+    async def _watch(self) -> None:
         planned, cpu_s = time.monotonic(), time.process_time()
         while True:
             now = time.monotonic()

@@ -10,8 +10,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from headrace.config.spec import ReplicaVitals
 from headrace.observe.buckets import LOOP_MS, Buckets
@@ -69,7 +70,7 @@ def serve_vitals(
     phase: Callable[[], str],
     ongoing: Callable[[], int],
     metrics: Callable[[str], Awaitable[list[Family]]],
-    watch: Callable[[], Awaitable[None]] | None = None,
+    watch: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Answer `vitals`, `stacks`, and `metrics` with what `metrics` returns for a prefix, on the Unix socket `path`,
     from a new daemon thread. `watch` runs there as well."""
@@ -92,10 +93,11 @@ def serve_vitals(
     async def serve() -> None:
         # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
         serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics, "stacks": stacks}).start(listener, secret)
-        if watch is not None:
-            await watch()
+        # A task of its own: whatever becomes of it, vitals are told.
+        watching = None if watch is None else asyncio.create_task(watch())
         await asyncio.get_running_loop().create_future()
         serving.close()
+        del watching
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
