@@ -1,4 +1,4 @@
-"""What happened between two scrapes: counters that begin again, replicas that come and go, buckets that are not there."""
+"""What happened between two scrapes: counters that begin again, replicas that come and go, buckets that are missing."""
 
 from __future__ import annotations
 

@@ -73,6 +73,15 @@ TraceSamplingRatio = Annotated[
         rich_help_panel="Tracing",
     ),
 ]
+ProcessArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="The id of a replica or the end of it, [cyan]APPLICATION/DEPLOYMENT[/cyan] for all of its replicas, "
+        "[cyan]proxy[/cyan], [cyan]proxy-0[/cyan] or [cyan]controller[/cyan].",
+        show_default=False,
+    ),
+]
 Target = Annotated[
     str,
     typer.Argument(

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from headrace.config.problems import nearest
 from headrace.exceptions import ConfigError
-
-ProcessArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET",
-        help="The id of a replica or the end of it, [cyan]APPLICATION/DEPLOYMENT[/cyan] for all of its replicas, "
-        "[cyan]proxy[/cyan], [cyan]proxy-0[/cyan] or [cyan]controller[/cyan].",
-        show_default=False,
-    ),
-]
 
 _MOST_LISTED = 8
 _ONE_MACHINE = "local"
@@ -50,7 +38,7 @@ class Target:
 def targets(text: str, status: dict[str, Any]) -> list[Target]:
     """
     Args:
-        text: as `ProcessArgument` says.
+        text: as `options.ProcessArgument` says.
         status: an `InstanceStatus`.
 
     Raises:

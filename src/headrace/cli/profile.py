@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.options import Address
-from headrace.cli.process_target import ProcessArgument
+from headrace.cli.options import Address, ProcessArgument
 
 _FORMATS = {".svg": "flamegraph", ".json": "speedscope"}
 

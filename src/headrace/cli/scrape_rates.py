@@ -129,27 +129,31 @@ def loads(before: Scrape, after: Scrape) -> dict[Deployment, Load]:
 def _rises(name: str, before: Scrape, after: Scrape) -> Iterator[tuple[Deployment, _Labels, float]]:
     """By how much each series of a counter has risen."""
     earlier = before.samples.get(name, {})
+    known = _replicas(before)
+    began = {replica for replica, at in _started(after).items() if at >= before.unix}
     for labels, value in after.samples.get(name, {}).items():
         deployment = _deployment(labels)
         if deployment is None:
             continue
         was = earlier.get(labels)
         if was is None:
-            was = 0.0 if _counts_from_zero(dict(labels), before, after) else value
+            replica = dict(labels).get("replica")
+            whole = before.unanswered == 0 if replica is None else replica in known or replica in began
+            was = 0.0 if whole else value
         rise = value - was if value >= was else value
         if math.isfinite(rise):
             yield deployment, labels, rise
 
 
-def _counts_from_zero(labels: dict[str, str], before: Scrape, after: Scrape) -> bool:
-    """Whether a series that `before` lacks has begun since: its process was there, or began later."""
-    replica = labels.get("replica")
-    if replica is None:
-        return before.unanswered == 0
-    if any(dict(known).get("replica") == replica for known in before.samples.get(_ONGOING, {})):
-        return True
-    started = [at for known, at in after.samples.get(_STARTED, {}).items() if dict(known).get("replica") == replica]
-    return bool(started) and min(started) >= before.unix
+def _replicas(scrape: Scrape) -> set[str]:
+    """The replicas that answered."""
+    return {replica for labels in scrape.samples.get(_ONGOING, {}) if (replica := dict(labels).get("replica"))}
+
+
+def _started(scrape: Scrape) -> dict[str, float]:
+    """When the process of each replica began, Unix time."""
+    series = scrape.samples.get(_STARTED, {})
+    return {replica: at for labels, at in series.items() if (replica := dict(labels).get("replica"))}
 
 
 def _deployment(labels: _Labels) -> Deployment | None:

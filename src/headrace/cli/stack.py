@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.options import Address
-from headrace.cli.process_target import ProcessArgument
+from headrace.cli.options import Address, ProcessArgument
 
 if TYPE_CHECKING:
     from headrace.cli.process_target import Target

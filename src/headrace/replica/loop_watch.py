@@ -2,7 +2,8 @@
 
 A thread looks at the loop from outside, a few times per second while there are requests, so that requests pay nothing
 for it: it has the loop set a flag, and where the flag is not set by the threshold it looks at what the loop's thread is
-at. A block that is not longer than half a look above the threshold may be missed.
+at. A block that is hardly longer than the threshold may be missed, and so may the first one after a time without
+requests.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ THRESHOLD_VARIABLE = "HEADRACE_LOOP_BLOCKED_WARNING_S"
 DEFAULT_THRESHOLD_S = 0.5
 """What the controller calls blocked, too."""
 
-IDLE_LOOK_S = 1.0
-"""While there are no requests: two hundred idle replicas must not keep a processor awake."""
+IDLE_LOOK_S, LONGEST_IDLE_LOOK_S = 1.0, 8.0
+"""While there are no requests, doubled each time: two hundred idle replicas must not keep a processor awake."""
 
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.25
 
@@ -119,9 +120,16 @@ class LoopWatch:
         self._turned_at: float | None = None
         self._reported = False
         self._worked_s = 0.0
+        self._idle_look_s = IDLE_LOOK_S
 
     async def watch(self) -> None:
         """Look until cancelled, on an event loop of another thread."""
+        try:
+            await self._watch()
+        except Exception:  # a mistake of ours, which must cost nothing but the warnings
+            logger.exception("code that blocks the event loop is no longer warned of")
+
+    async def _watch(self) -> None:
         planned, cpu_s = time.monotonic(), time.process_time()
         while True:
             now = time.monotonic()
@@ -131,14 +139,18 @@ class LoopWatch:
                 self._look(now)
             else:
                 self._look_late(now, late_s, worked_s)
-            delay_s = self._look_s if self._is_busy() else IDLE_LOOK_S
+            delay_s = self._delay_s()
             planned = now + delay_s
             await asyncio.sleep(delay_s)
 
-    def _is_busy(self) -> bool:
-        """Whether there are requests, or were since the last look."""
+    def _delay_s(self) -> float:
+        """Until the next look; soon where there are requests, or were since the last one."""
         before, self._worked_s = self._worked_s, self._work.worked_s
-        return self._work.ongoing > 0 or self._worked_s != before
+        if self._work.ongoing > 0 or self._worked_s != before:
+            self._idle_look_s = IDLE_LOOK_S
+            return self._look_s
+        delay_s, self._idle_look_s = self._idle_look_s, min(2 * self._idle_look_s, LONGEST_IDLE_LOOK_S)
+        return delay_s
 
     def _look(self, now: float) -> None:
         if self._asked_at is not None and self._turned_at is None:

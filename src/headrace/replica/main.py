@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -126,7 +126,9 @@ def _vitals_name(socket_path: Any) -> str:
     return os.path.basename(os.fsdecode(socket_path)).removesuffix(".sock") + ".vitals"
 
 
-def _block_watch(loop: asyncio.AbstractEventLoop, service: ReplicaService) -> Callable[[], Awaitable[None]] | None:
+def _block_watch(
+    loop: asyncio.AbstractEventLoop, service: ReplicaService
+) -> Callable[[], Coroutine[Any, Any, None]] | None:
     """What warns of code that blocks this thread's event loop; None where nobody wants to know."""
     threshold_s = warning_threshold_s()
     return None if threshold_s is None else LoopWatch(loop, threading.get_ident(), service, threshold_s).watch

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def serve_vitals(
     phase: Callable[[], str],
     ongoing: Callable[[], int],
     metrics: Callable[[str], Awaitable[list[Family]]],
-    watch: Callable[[], Awaitable[None]] | None = None,
+    watch: Callable[[], Coroutine[Any, Any, None]] | None = None,
     **more: Callable[..., Any],
 ) -> None:
     """Answer `vitals`, `stacks`, `metrics` with what `metrics` returns for a prefix, and the control calls in `more`,
@@ -97,8 +97,12 @@ def serve_vitals(
         serving = await RpcServer(handlers).start(listener, secret)
         if watch is not None:
             await watch()
+        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics, "stacks": stacks}).start(listener, secret)
+        # A task of its own: whatever becomes of it, vitals are told.
+        watching = None if watch is None else asyncio.create_task(watch())
         await asyncio.get_running_loop().create_future()
         serving.close()
+        del watching
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
