@@ -76,7 +76,9 @@ class Playground:
     async def _target(self, name: str, path: str) -> str:
         by_name = self._controller.applications.by_name
         if name not in by_name:
-            raise HTTPException(404, f"there is no application '{name}'; there are {', '.join(sorted(by_name)) or 'none'}")
+            raise HTTPException(
+                404, f"there is no application '{name}'; there are {', '.join(sorted(by_name)) or 'none'}"
+            )
         prefix = by_name[name].spec.route_prefix
         if prefix is None:
             raise HTTPException(400, f"application '{name}' has no route: it is called through handles only")

@@ -1,6 +1,7 @@
 // Talks to the REST API. The token is kept for this tab only, and goes nowhere but into the header.
 
 const TOKEN = "headrace-token";
+const ANSWER_WITHIN_MS = 15000;
 
 export class ApiError extends Error {
   constructor(status, message) {
@@ -29,15 +30,16 @@ async function checked(response) {
   throw new ApiError(response.status, reason);
 }
 
-/** The JSON at a path of the API. Raises ApiError, or TypeError where nobody answers. */
-export async function get(path, signal) {
-  const response = await fetch(path, { headers: headers(), signal, cache: "no-store" });
-  return (await checked(response)).json();
+async function asked(path, signal) {
+  const late = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  const either = signal ? AbortSignal.any([signal, late]) : late;
+  return checked(await fetch(path, { headers: headers(), signal: either, cache: "no-store" }));
 }
 
-export async function getText(path, signal) {
-  return (await checked(await fetch(path, { headers: headers(), signal, cache: "no-store" }))).text();
-}
+/** The JSON at a path of the API. Raises ApiError, or another error where nobody answers. */
+export const get = async (path, signal) => (await asked(path, signal)).json();
+
+export const getText = async (path, signal) => (await asked(path, signal)).text();
 
 export async function post(path, body) {
   const response = await fetch(path, {
