@@ -127,6 +127,25 @@ def test_a_replica_that_is_killed_and_replaced_makes_no_rate_negative_or_too_hig
     assert rates[-1] > 0
 
 
+@pytest.mark.local_engine("kills a process by its pid")
+def test_a_controller_that_begins_again_knows_nothing_of_the_time_before_and_makes_up_nothing(
+    rest: httpx.Client, instance: driver.Client, load: None
+) -> None:
+    until(lambda: max(known(series(rest, "Model").get("requests_per_s", [])), default=0) > 1)
+    os.kill(instance.status().controller_pid, signal.SIGKILL)
+
+    def told_again() -> bool:
+        try:
+            return bool(known(series(rest, "Model").get("requests_per_s", [])))
+        except httpx.TransportError:
+            return False  # it was on its way to the old one
+
+    until(told_again)
+    rates = series(rest, "Model")["requests_per_s"]
+    assert rates[:400] == [None] * 400
+    assert all(0 <= rate <= 200 * 1.1 for rate in known(rates))
+
+
 def test_edges_are_known_before_any_request_and_counted_after(rest: httpx.Client, http: httpx.Client) -> None:
     serve.run(Front.bind(Model.bind()), name="other", route_prefix="/other")
 
@@ -171,6 +190,7 @@ def test_the_slowest_come_first_and_tell_how_long_they_have_waited(
     rest: httpx.Client, http: httpx.Client, instance: driver.Client
 ) -> None:
     serve.run(Front.bind(Model.options(num_replicas=1, max_ongoing_requests=1).bind()), route_prefix="/slow")
+    assert http.get("/slow").status_code == 200  # the way is open from now on: nothing waits for a connection
 
     def ask(name: str) -> None:
         assert http.get("/slow?seconds=0.4", headers={"x-request-id": name}).status_code == 200

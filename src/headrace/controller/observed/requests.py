@@ -31,7 +31,7 @@ class Span(msgspec.Struct):
 
 
 async def requests(sampler: Sampler, kind: str, app: str, limit: int) -> dict[str, Any]:
-    """The first `limit` requests of a kind with all that is still known of them; takes two seconds at the most.
+    """The first `limit` requests of a kind with all that is still known of them; takes three seconds at the most.
 
     Processes are asked twice: which are theirs, and then for what they know of those that it came down to.
     """

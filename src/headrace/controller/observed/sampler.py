@@ -95,8 +95,6 @@ class Sampler:
                 continue  # somebody looks from now on: the next point is due sooner
             try:
                 await self.sample()
-            except ConnectionError as error:
-                logger.debug("the engine does not tell what runs: %s", error)
             except Exception:
                 # A mistake of ours here must not end what follows, and less so the controller.
                 logger.exception("the processes' counts could not be taken")
@@ -121,16 +119,24 @@ class Sampler:
         if self.on_point is not None:
             self.on_point()
 
+    async def begun(self) -> None:
+        """Returns when there is a point: somebody may look before the first."""
+        if self.fine.last is None:
+            await self.sample()
+
     async def processes(self) -> list[Process]:
         """The processes that there are to be asked: replicas, also those that do not serve yet, and proxies."""
         if time.monotonic() >= self._proxies_known_until:
-            found = await self._engine_processes()
-            self._proxies = [
-                # One that was started again counts from 0, and is another process.
-                Process(f"{info.name}-{info.pid}", PROXY, info.vitals)
-                for info in found
-                if info.role == "proxy" and info.vitals
-            ]
+            # Where the engine is silent, those are asked that are known.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    found = await self._engine_processes()
+                self._proxies = [
+                    # One that was started again counts from 0, and is another process.
+                    Process(f"{info.name}-{info.pid}", PROXY, info.vitals)
+                    for info in found
+                    if info.role == "proxy" and info.vitals
+                ]
             self._proxies_known_until = time.monotonic() + _PROXIES_KNOWN_FOR_S
         return [*self._proxies, *self._replicas()]
 
@@ -158,8 +164,7 @@ class Sampler:
 
     async def calls(self) -> dict[tuple[str, str], float | None]:
         """Requests per second by caller and deployment, as of the last point; None where that is not known yet."""
-        if self.fine.last is None:
-            await self.sample()
+        await self.begun()
         managers = self._managers()
         known = {f"{manager.app}/{manager.name}" for manager in managers}
         callers = {r: f"{manager.app}/{manager.name}" for manager in managers for r in manager.runners}
