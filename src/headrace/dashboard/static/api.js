@@ -56,29 +56,39 @@ export async function events(path, on, signal) {
   for await (const { event, data } of serverSentEvents(response.body)) on(event, data);
 }
 
-/** Server-sent events of a body, as they come. */
-export async function* serverSentEvents(body) {
+/** The lines of an answer that goes on, as they come; without empty ones, which are signs of life. */
+export async function* lines(path, signal) {
+  const response = await checked(await fetch(path, { headers: headers(), signal, cache: "no-store" }));
+  for await (const line of linesOf(response.body)) if (line) yield line;
+}
+
+async function* linesOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  let event = "message";
-  let data = [];
   try {
     while (true) {
       const { value, done } = await reader.read();
       if (done) return;
-      const lines = (rest + value).split(/\r?\n/);
-      rest = lines.pop();
-      for (const line of lines) {
-        if (line === "") {
-          if (data.length) yield { event, data: data.join("\n") };
-          event = "message";
-          data = [];
-        } else if (line.startsWith("event:")) event = line.slice(6).trim();
-        else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
-      }
+      const whole = (rest + value).split(/\r?\n/);
+      rest = whole.pop();
+      yield* whole;
     }
   } finally {
     reader.cancel().catch(() => {});
+  }
+}
+
+/** Server-sent events of a body, as they come. */
+export async function* serverSentEvents(body) {
+  let event = "message";
+  let data = [];
+  for await (const line of linesOf(body)) {
+    if (line === "") {
+      if (data.length) yield { event, data: data.join("\n") };
+      event = "message";
+      data = [];
+    } else if (line.startsWith("event:")) event = line.slice(6).trim();
+    else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
   }
 }
 
