@@ -68,13 +68,14 @@ def test_two_hundred_deployments_are_shown_worst_first_and_can_be_found(page: An
     rows = page.get_by_role("region", name="Applications").locator("tbody tr")
     assert rows.count() == APPLICATIONS
     assert rows.first.get_by_role("link").inner_text() == f"app-{APPLICATIONS - 1}"
-    page.locator(".tile-value", has_text="200").wait_for()
+    page.locator(".tile-value", has_text=re.compile("^200$")).wait_for()
     page.get_by_text("1 in trouble").wait_for()
     assert page.title().startswith("(1) ")
     page.get_by_label("Find applications").fill("app-07")
     page.get_by_text(f"1 of {APPLICATIONS}").wait_for()
     assert rows.count() == 1
     assert page.get_by_label("Find applications").input_value() == "app-07"
+    assert page.evaluate("document.activeElement.type") == "search"
     assert serious_findings(page) == [] and overflow(page) == 0
 
 
@@ -84,8 +85,8 @@ def test_the_page_stays_quick(page: Any) -> None:
     longest = page.evaluate(
         """async () => {
             let longest = 0;
-            const seen = new PerformanceObserver(list => list.getEntries().forEach(e => longest = Math.max(longest, e.duration)));
-            seen.observe({ type: "longtask" });
+            const note = list => list.getEntries().forEach(task => longest = Math.max(longest, task.duration));
+            new PerformanceObserver(note).observe({ type: "longtask" });
             await new Promise(done => setTimeout(done, 5000));
             return longest;
         }"""
@@ -101,14 +102,17 @@ def test_one_application_with_all_of_them_is_a_graph_that_scrolls(page: Any, lar
     first["deployments"] = []
     for index in range(200):
         calls = [f"Stage{callee}" for callee in (3 * index + 1, 3 * index + 2, 3 * index + 3) if callee < 200]
-        first["deployments"].append({**sample, "name": f"Stage{index}", "description": {**sample["description"], "calls": calls}})
+        first["deployments"].append(
+            {**sample, "name": f"Stage{index}", "description": {**sample["description"], "calls": calls}}
+        )
     whole["applications"] = [first]
     page.route("**/api/headrace/status", lambda route: route.fulfill(json=whole))
     page.goto("/#/app/app-00")
     page.get_by_role("link", name=re.compile("^Stage199 ")).wait_for(state="attached")
     assert page.locator(".node").count() == 200 and page.locator(".edge").count() == 200
     boxes = page.evaluate(
-        "[...document.querySelectorAll('.node')].map(n => n.getBoundingClientRect()).map(b => [b.x, b.y, b.right, b.bottom])"
+        "[...document.querySelectorAll('.node')]"
+        ".map(node => node.getBoundingClientRect()).map(box => [box.x, box.y, box.right, box.bottom])"
     )
     for index, one in enumerate(boxes):
         for other in boxes[index + 1 :]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -100,7 +103,10 @@ def test_the_pipeline_has_its_calls_its_load_and_what_was_measured(page: Any) ->
     for title in ("Requests", "Latency", "Load", "Replicas"):
         page.get_by_role("img", name=re.compile(rf"^{title}: now .*\d")).wait_for()
     # Callees are right of their caller.
-    left = {name: page.get_by_role("link", name=re.compile(f"^{name} ")).bounding_box()["x"] for name in ("Triage", "Embedder")}
+    left = {
+        name: page.get_by_role("link", name=re.compile(f"^{name} ")).bounding_box()["x"]
+        for name in ("Triage", "Embedder")
+    }
     assert left["Triage"] < left["Embedder"]
 
 
@@ -136,10 +142,49 @@ def test_the_slowest_requests_come_first(page: Any) -> None:
     go(page, "#/app/tickets/requests")
     page.get_by_role("link", name="Slowest").wait_for()
     page.locator("details.request").nth(3).wait_for()
-    shown = page.locator(".request summary .num").all_inner_texts()
-    assert all(text.endswith("ms") or text.endswith("s") for text in shown)
+    shown = page.evaluate(
+        "[...document.querySelectorAll('.request .bar span')].map(bar => parseFloat(bar.style.width))"
+    )
+    assert shown[0] == 100 and shown == sorted(shown, reverse=True)
     page.get_by_role("link", name="Recent").click()
     page.locator("nav.choices a[aria-current]", has_text="Recent").wait_for()
+
+
+def entry(message: str, level: str = "INFO") -> dict[str, Any]:
+    return {"time": time.time(), "level": level, "process": "tickets/Triage/abcde", "message": message}
+
+
+def test_logs_are_shown_as_text_by_replica_and_level(page: Any) -> None:
+    # Made up here: that the controller tells of logs is tested with its API.
+    asked = []
+
+    def answer(route: Any) -> None:
+        asked.append(parse_qs(urlsplit(route.request.url).query))
+        said = [{"not_shown": []}, entry("<b>bold</b>"), entry("it is broken\nreally", "ERROR")]
+        route.fulfill(body="\n\n".join(map(json.dumps, said)) + "\n", content_type="application/x-ndjson")
+
+    page.route("**/api/headrace/logs/entries?*", answer)
+    go(page, "#/app/tickets/replicas")
+    link = page.get_by_role("link", name=re.compile("^Logs of tickets#Embedder#")).first
+    replica = (link.get_attribute("aria-label") or "").removeprefix("Logs of ").replace("#", "/")
+    link.click()
+    lines = page.get_by_role("log", name="Log lines")
+    lines.get_by_text("<b>bold</b>").wait_for()
+    assert lines.locator("b").count() == 0
+    lines.locator("li.bad", has_text="it is broken").wait_for()
+    assert asked[0]["target"] == [replica] and asked[0]["follow"] == ["true"]
+    with page.expect_request(re.compile(r"/entries\?.*level=ERROR")):
+        page.get_by_label("Level").select_option("ERROR")
+    assert serious_findings(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert overflow(page) <= 0
+
+
+def test_where_a_controller_shows_no_logs_the_command_is_told(page: Any) -> None:
+    page.problems.expected = ("404",)
+    page.route("**/api/headrace/logs/**", lambda route: route.fulfill(status=404, json={"error": "Not Found"}))
+    go(page, "#/app/tickets/logs")
+    page.get_by_text("headrace logs tickets -f").wait_for()
 
 
 def test_a_deploy_is_seen_live(page: Any) -> None:
@@ -169,9 +214,7 @@ def test_a_killed_replica_and_its_successor_are_seen_live(page: Any) -> None:
     table.get_by_text(re.compile(r"[\d.]+ MB")).first.wait_for()
 
 
-def test_decisions_are_shown_with_their_reasons_and_on_the_time_line(
-    page: Any, instance: driver.Client
-) -> None:
+def test_decisions_are_shown_with_their_reasons_and_on_the_time_line(page: Any, instance: driver.Client) -> None:
     go(page, "#/app/tickets/scaling")
     page.get_by_role("cell", name=re.compile("ongoing requests")).wait_for()
     done = threading.Event()
@@ -296,12 +339,10 @@ def test_the_page_says_when_it_is_not_connected_and_comes_back(page: Any, instan
     controller = aside(instance.status).controller_pid
     os.kill(controller, signal.SIGSTOP)
     try:
-        page.context.set_offline(True)
         page.get_by_text("Not connected").wait_for()
         assert page.get_by_role("link", name="tickets", exact=True).is_visible()
     finally:
         os.kill(controller, signal.SIGCONT)
-        page.context.set_offline(False)
     page.get_by_text("Live", exact=True).wait_for()
     os.kill(controller, signal.SIGKILL)
     page.get_by_text("Not connected").wait_for()

@@ -102,7 +102,7 @@ class Guard:
             return 403, f"the Host '{host}' is not this machine; use 127.0.0.1 or localhost"
         if origin is not None and method not in _READING and not path.startswith(PLAYGROUND_PATH):
             return 403, (
-                f"without a token, pages may only read; start the instance with ${TOKEN_VARIABLE} set, and the dashboard "
-                "asks for it"
+                f"without a token, pages may only read; start the instance with ${TOKEN_VARIABLE} set, and the "
+                "dashboard asks for it"
             )
         return None

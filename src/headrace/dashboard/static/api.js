@@ -1,6 +1,7 @@
 // Talks to the REST API. The token is kept for this tab only, and goes nowhere but into the header.
 
 const TOKEN = "headrace-token";
+const ANSWER_WITHIN_MS = 15000;
 
 export class ApiError extends Error {
   constructor(status, message) {
@@ -29,15 +30,16 @@ async function checked(response) {
   throw new ApiError(response.status, reason);
 }
 
-/** The JSON at a path of the API. Raises ApiError, or TypeError where nobody answers. */
-export async function get(path, signal) {
-  const response = await fetch(path, { headers: headers(), signal, cache: "no-store" });
-  return (await checked(response)).json();
+async function asked(path, signal) {
+  const late = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  const either = signal ? AbortSignal.any([signal, late]) : late;
+  return checked(await fetch(path, { headers: headers(), signal: either, cache: "no-store" }));
 }
 
-export async function getText(path, signal) {
-  return (await checked(await fetch(path, { headers: headers(), signal, cache: "no-store" }))).text();
-}
+/** The JSON at a path of the API. Raises ApiError, or another error where nobody answers. */
+export const get = async (path, signal) => (await asked(path, signal)).json();
+
+export const getText = async (path, signal) => (await asked(path, signal)).text();
 
 export async function post(path, body) {
   const response = await fetch(path, {
@@ -54,29 +56,39 @@ export async function events(path, on, signal) {
   for await (const { event, data } of serverSentEvents(response.body)) on(event, data);
 }
 
-/** Server-sent events of a body, as they come. */
-export async function* serverSentEvents(body) {
+/** The lines of an answer that goes on, as they come; without empty ones, which are signs of life. */
+export async function* lines(path, signal) {
+  const response = await checked(await fetch(path, { headers: headers(), signal, cache: "no-store" }));
+  for await (const line of linesOf(response.body)) if (line) yield line;
+}
+
+async function* linesOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  let event = "message";
-  let data = [];
   try {
     while (true) {
       const { value, done } = await reader.read();
       if (done) return;
-      const lines = (rest + value).split(/\r?\n/);
-      rest = lines.pop();
-      for (const line of lines) {
-        if (line === "") {
-          if (data.length) yield { event, data: data.join("\n") };
-          event = "message";
-          data = [];
-        } else if (line.startsWith("event:")) event = line.slice(6).trim();
-        else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
-      }
+      const whole = (rest + value).split(/\r?\n/);
+      rest = whole.pop();
+      yield* whole;
     }
   } finally {
     reader.cancel().catch(() => {});
+  }
+}
+
+/** Server-sent events of a body, as they come. */
+export async function* serverSentEvents(body) {
+  let event = "message";
+  let data = [];
+  for await (const line of linesOf(body)) {
+    if (line === "") {
+      if (data.length) yield { event, data: data.join("\n") };
+      event = "message";
+      data = [];
+    } else if (line.startsWith("event:")) event = line.slice(6).trim();
+    else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
   }
 }
 

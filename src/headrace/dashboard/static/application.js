@@ -7,6 +7,7 @@ import { h } from "./dom.js";
 import { milliseconds, number, rate } from "./format.js";
 import { graph } from "./graph.js";
 import { historyView } from "./history.js";
+import { logsView } from "./logs.js";
 import { badge, empty, panel, replicasOf } from "./parts.js";
 import { playgroundView } from "./playground.js";
 import { memoryByReplica, replicaTable } from "./replicas.js";
@@ -15,7 +16,7 @@ import { to } from "./router.js";
 import { application, seriesOf, state } from "./store.js";
 
 const TABS = [
-  ["", "Pipeline"], ["replicas", "Replicas"], ["scaling", "Scaling"], ["requests", "Requests"], ["history", "Deploys"],
+  ["", "Pipeline"], ["replicas", "Replicas"], ["scaling", "Scaling"], ["requests", "Requests"], ["logs", "Logs"], ["history", "Deploys"],
   ["config", "Config"], ["playground", "Playground"],
 ];
 const MEMORY_EVERY_MS = 5000;
@@ -55,6 +56,7 @@ function contentOf(name, tab, rest, query, redraw) {
       panel("Replicas", {}, replicaTable(app, app.deployments, memory)));
     case "scaling": return { draw: scaling };
     case "requests": return requestsView(name, query, redraw);
+    case "logs": return lazily(() => logsView(application(name), query));
     case "history": return historyView(name, redraw);
     case "config": return { draw: configView };
     case "playground": return lazily(() => playgroundView(application(name)));

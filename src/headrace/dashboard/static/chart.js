@@ -7,6 +7,8 @@ const WIDTH = 600;
 const HEIGHT = 120;
 const SHORTEST = 60;
 const SPARK = 90;
+// While nobody looks, the controller measures every 30 s in place of every 2 s.
+const BRIDGED = 16;
 let hovered = { key: null, fraction: 0 };
 
 /**
@@ -85,15 +87,15 @@ function ceiling(value) {
 function lines(values, length, x, y, steps) {
   const first = length - values.length;
   let path = "";
-  let before = null;
+  let before = -Infinity;
   values.forEach((value, index) => {
     if (value !== null) {
       const at = x(first + index).toFixed(1);
-      if (before === null) path += `M${at} ${y(value).toFixed(1)}`;
+      if (index - before > BRIDGED) path += `M${at} ${y(value).toFixed(1)}`;
       else if (steps) path += `H${at}V${y(value).toFixed(1)}`;
       else path += `L${at} ${y(value).toFixed(1)}`;
+      before = index;
     }
-    before = value;
   });
   return path;
 }
@@ -109,7 +111,11 @@ function area(values, length, x, y, bottom = HEIGHT) {
     }
     run = [];
   };
-  values.forEach((value, index) => (value === null ? close() : run.push([index, value])));
+  values.forEach((value, index) => {
+    if (value === null) return;
+    if (run.length && index - run.at(-1)[0] > BRIDGED) close();
+    run.push([index, value]);
+  });
   close();
   return parts.join("");
 }

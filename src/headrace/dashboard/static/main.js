@@ -68,7 +68,12 @@ function draw() {
   view ||= viewOf(route());
   const next = h("main", { id: "main", tabindex: "-1" }, view.draw(state));
   if (drawn) morph(main, next);
-  else main.replaceChildren(...next.childNodes);
+  else {
+    main.replaceChildren(...next.childNodes);
+    // On a narrow screen the open tab may be out of sight.
+    const tab = main.querySelector(".tabs [aria-current]");
+    if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 60;
+  }
   drawn = true;
   showTitle();
 }

@@ -56,7 +56,7 @@ function nothing() {
 function applications(apps, redraw) {
   const shown = apps.filter((app) => !wanted || `${app.name} ${app.route_prefix} ${app.status}`.toLowerCase().includes(wanted));
   const filter = apps.length < FILTER_FROM && !wanted ? null : h("input", {
-    type: "search", "aria-label": "Find applications", placeholder: "Find…",
+    type: "search", "data-key": "find", "aria-label": "Find applications", placeholder: "Find…",
     oninput: (event) => {
       wanted = event.target.value.toLowerCase();
       redraw();

@@ -1,8 +1,9 @@
 // Replicas with their state, place and memory.
 
 import { getText } from "./api.js";
-import { copyable, h } from "./dom.js";
+import { h } from "./dom.js";
 import { ago, bytes, moment, number } from "./format.js";
+import { targetOf } from "./logs.js";
 import { badge, empty, table } from "./parts.js";
 import { to } from "./router.js";
 
@@ -31,7 +32,8 @@ export function replicaTable(app, deployments, memory = new Map()) {
       replica.started_at
         ? h("time", { datetime: new Date(replica.started_at * 1000).toISOString(), title: moment(replica.started_at) }, ago(replica.started_at))
         : "–",
-      copyable(`headrace logs ${replica.replica_id.replaceAll("#", "/")}`, `the command for the logs of ${replica.replica_id}`),
+      h("a", { href: `${to("app", app.name, "logs")}?${new URLSearchParams({ target: targetOf(replica.replica_id) })}`,
+        "aria-label": `Logs of ${replica.replica_id}` }, "Logs"),
     ]];
   }));
 }

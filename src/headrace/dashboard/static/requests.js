@@ -68,7 +68,8 @@ function list(requests, kind, withApp) {
 function detail(request) {
   return h("div", { class: "request-detail" },
     h("p", { class: "note" }, "Request ", h("code", {}, request.request_id || "–"), ` at ${clock(request.began)}`,
-      `, ${plural((request.spans || []).length, "call")}`),
+      `, ${plural((request.spans || []).length, "call")}`,
+      request.request_id ? [" · ", h("a", { href: `${to("app", request.app, "logs")}?${new URLSearchParams({ grep: request.request_id })}` }, "its log lines")] : null),
     waterfall(request));
 }
 

@@ -4,7 +4,7 @@ import { ApiError, events, get, hasToken } from "./api.js";
 
 const POLL_MS = 2000;
 const LONGEST_WAIT_MS = 10000;
-const SILENCE_MS = 40000;
+const SILENCE_MS = 12000; // a point comes every 2 s
 const MINUTES = 15;
 
 export const state = {
