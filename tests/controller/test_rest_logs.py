@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from headrace.controller import rest_logs
+from headrace.engine.process import NodeInfo
 from headrace.observe.log_files import LoggedProcess
 
 from .test_rest import Instance, client_of
@@ -106,6 +107,21 @@ async def test_what_logs_there_are(logs: Path, client: httpx.AsyncClient) -> Non
     found = (await client.get(rest_logs.PATH)).json()["logs"]
     assert [log["process"] for log in found] == ["app/Model/aaaaa", "app/Model/bbbbb", "proxy-0", "root"]
     assert found[0]["bytes"] > 0 and not found[0]["alive"]
+
+
+async def test_machines_whose_logs_are_not_there_are_named(
+    logs: Path, instance: Instance, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nodes() -> list[NodeInfo]:
+        gone = NodeInfo(node="gone", host="10.0.0.3", alive=False)
+        return [NodeInfo(node="", host="127.0.0.1"), NodeInfo(node="gpu-1", host="10.0.0.2"), gone]
+
+    monkeypatch.setattr(instance.engine, "nodes", nodes)
+    for path in (rest_logs.PATH, ENTRIES):
+        answer = await client.get(path)
+        assert json.loads(answer.text.splitlines()[0])["not_shown"] == ["gpu-1 (10.0.0.2)"]
+    answer = await client.get(ENTRIES, params={"target": "app/Model/zzzzz"})
+    assert "logs of gpu-1 (10.0.0.2) are not shown here" in answer.json()["error"]
 
 
 async def test_following_tells_everything_once_also_of_processes_that_come(

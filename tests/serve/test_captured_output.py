@@ -145,3 +145,23 @@ def test_as_json_each_line_is_one_object(tmp_path: Path) -> None:
     assert printed["request_id"]
     (logged,) = (line for line in map(json.loads, ended.stderr.splitlines()) if line["logger"] == "stderr")
     assert logged["message"] == "logged for me" and logged["request_id"] == printed["request_id"]
+
+
+BAD_FOLDER = """
+import headrace as serve
+
+@serve.deployment(max_constructor_retry_count=1, logging_config={"logs_dir": "/proc/nowhere"})
+class Model:
+    pass
+
+serve.start(http_options=None, rest_options={"port": 0})
+serve.run(Model.bind(), route_prefix=None)
+"""
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BAD_FOLDER)
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "logging_config.logs_dir: no log can be written in /proc/nowhere" in ended.stderr

@@ -37,7 +37,7 @@ def logs(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TARGET]",
+            metavar="TARGET",
             help="Whose: [cyan]app[/cyan], [cyan]app/deployment[/cyan], [cyan]app/deployment/replica[/cyan] (the end "
             "of its id is enough), [cyan]controller[/cyan], [cyan]proxy[/cyan] or [cyan]root[/cyan]. "
             "[dim]Default: all.[/dim]",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from headrace.exceptions import ConfigError
 from headrace.observe.access_lines import call_lines, http_lines
 from headrace.observe.access_log import AccessLog, tells_clients
 from headrace.observe.log_capture import CapturedStream
@@ -112,8 +113,11 @@ class ProcessLog:
             # Of several instances that log into one folder, each has a controller and proxies of the same names.
             whose = f".{folder.parent.name}" if folder is not None and self._process.component != "replica" else ""
             path = Path(chosen) / f"{name}{whose}{SUFFIX}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = opened(path, delay=False)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = opened(path, delay=False)
+            except OSError as error:
+                raise ConfigError(f"logging_config.logs_dir: no log can be written in {chosen}: {error}") from None
             if folder is not None:
                 _link(folder / f"{name}{SUFFIX}", path)
             return file
@@ -193,7 +197,7 @@ def configure_logging(
         capture: what is printed is part of the log.
 
     Raises:
-        OSError: there can be no file in the `logs_dir` of `config`.
+        ConfigError: there can be no file in the `logs_dir` of `config`.
     """
     global _current
     before = _current
