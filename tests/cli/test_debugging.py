@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from headrace.cli.py_spy import find_py_spy
 
 from .command import Place, fetch, place, until
 from .terminal import terminal
@@ -160,7 +161,7 @@ def test_a_replica_that_is_stopped_is_said_to_be(here: Place) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "is stopped by a signal (SIGSTOP)" in done.stdout
-    if shutil.which("py-spy"):
+    if find_py_spy():
         assert "py-spy reads it from outside" in done.stdout or "does not permit" in done.stdout
     else:
         assert "pip install 'headrace[debug]'" in done.stdout and done.returncode == 1
@@ -178,7 +179,7 @@ def test_the_rest_api_tells_stacks_and_refuses_what_is_not_there(here: Place) ->
         assert refused.value.code == 404 and reason in refused.value.read().decode()
 
 
-@pytest.mark.skipif(shutil.which("py-spy") is None, reason="py-spy is not installed")
+@pytest.mark.skipif(find_py_spy() is None, reason="py-spy is not installed")
 def test_a_profile_names_the_function_that_takes_the_time(here: Place) -> None:
     with while_it_does(here, "burn"):
         busy = str(until(lambda: _busy(here)))
