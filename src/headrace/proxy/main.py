@@ -46,8 +46,6 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
-    finally:
-        end_logging()
 
 
 async def _serve(process: ProcessContext) -> None:
@@ -93,6 +91,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         # Here, since the signal that it was told to end by ends the process before anything else runs.
         await asyncio.to_thread(tracing.end_tracing)
+        end_logging()
 
 
 def _config(app: Any, http: dict[str, Any]) -> uvicorn.Config:

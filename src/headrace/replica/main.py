@@ -47,8 +47,8 @@ _LAST_ANSWERS_S = 1.0
 def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
     status = uvloop.run(_serve(process))
-    end_logging()
     tracing.end_tracing()
+    end_logging()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.

@@ -95,9 +95,6 @@ def serve_vitals(
         # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
         handlers: dict[str, Callable[..., Any]] = {"vitals": vitals, "metrics": tell_metrics, "stacks": stacks, **more}
         serving = await RpcServer(handlers).start(listener, secret)
-        if watch is not None:
-            await watch()
-        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics, "stacks": stacks}).start(listener, secret)
         # A task of its own: whatever becomes of it, vitals are told.
         watching = None if watch is None else asyncio.create_task(watch())
         await asyncio.get_running_loop().create_future()
