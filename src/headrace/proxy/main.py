@@ -50,7 +50,7 @@ async def _serve(process: ProcessContext) -> None:
     instance = process.args.get("instance") or {}
     http: dict[str, Any] = instance.get("http") or {}
     configure_logging(process.name, instance.get("logging"))
-    tracing.begin_tracing(instance.get("tracing"), process.name)
+    tracing.begin_tracing(instance.get("tracing"), f"{process.name}@{socket.gethostname()}")
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",
