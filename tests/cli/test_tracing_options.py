@@ -44,7 +44,7 @@ def test_run_sends_traces_where_the_option_says_and_else_where_the_file_says(her
     with receiver() as option, receiver() as file:
         here.write("serve.yaml", CONFIG.format(endpoint=file.url))
         for options, collector in ((("--otlp-endpoint", option.url), option), ((), file)):
-            command = here.begin("run", "serve.yaml", "--port", "0", *options)
+            command = here.begin("run", "serve.yaml", "--port", "0", "--rest-port", "0", *options)
             assert fetch(command.url()) == "hello"
             assert command.interrupt() == 0
             until(lambda collector=collector: any(span.name == "GET /" for span in collector.spans))

@@ -25,7 +25,8 @@ _END_S = 2.0
 
 _TURN_S = 0.02
 
-_EXPORTERS_LOGGERS = ("opentelemetry.exporter.otlp", "opentelemetry.sdk")
+_EXPORTERS_LOGGER = "opentelemetry.exporter.otlp"
+_QUEUES_LOGGERS = ("opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace.export")
 
 _MAX_REASON = 300
 
@@ -96,19 +97,20 @@ class _Outage(logging.Handler):
         self._told_at = -_TELL_AGAIN_S
 
     def watch(self) -> None:
-        for name in _EXPORTERS_LOGGERS:
+        for name in (_EXPORTERS_LOGGER, *_QUEUES_LOGGERS):
             of_exporter = logging.getLogger(name)
             of_exporter.addHandler(self)
             of_exporter.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lasts = True
+        if record.name.startswith(_EXPORTERS_LOGGER):
+            self.lasts = True
         if time.monotonic() - self._told_at < _TELL_AGAIN_S:
             return
         self._told_at = time.monotonic()
         reason = record.getMessage()[:_MAX_REASON]
         hint = " (gRPC's port is 4317; spans go over HTTP, whose port is 4318)" if "4317" in reason else ""
-        logger.warning("spans cannot be delivered, and are dropped meanwhile; requests go on: %s%s", reason, hint)
+        logger.warning("not all spans can be delivered; requests go on without: %s%s", reason, hint)
 
 
 _TELL_AGAIN_S = 600.0

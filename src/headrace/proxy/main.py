@@ -54,7 +54,7 @@ async def _serve(process: ProcessContext) -> None:
     log = configure_logging(
         LoggedProcess("proxy", process.name), instance.get("logging"), process.session_dir / "logs", capture=True
     )
-    tracing.begin_tracing(instance.get("tracing"), process.name)
+    tracing.begin_tracing(instance.get("tracing"), f"{process.name}@{socket.gethostname()}")
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",
