@@ -22,7 +22,7 @@ from headrace import client as driver
 from .browser import aside, overflow, page_of, serious_findings
 from .sample_apps import Page, Release, chat, triage
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.local_engine("ends processes of this machine")]
 
 VIEWS = [
     "#/",
@@ -171,7 +171,7 @@ def test_logs_are_shown_as_text_by_replica_and_level(page: Any) -> None:
     lines = page.get_by_role("log", name="Log lines")
     lines.get_by_text("<b>bold</b>").wait_for()
     assert lines.locator("b").count() == 0
-    lines.locator("li.bad", has_text="it is broken").wait_for()
+    lines.locator(".bad", has_text="it is broken").wait_for()
     assert asked[0]["target"] == [replica] and asked[0]["follow"] == ["true"]
     with page.expect_request(re.compile(r"/entries\?.*level=ERROR")):
         page.get_by_label("Level").select_option("ERROR")
@@ -248,6 +248,7 @@ def test_the_form_of_a_typed_handler_calls_it(page: Any) -> None:
     page.get_by_text(re.compile("^Status 200")).wait_for()
     answer = page.get_by_role("region", name="Answer").inner_text()
     assert '"summary": "MY INVOICE IS WRONG"' in answer and "-de" in answer
+    assert serious_findings(page) == []
 
 
 def test_what_the_handler_refuses_is_shown(page: Any) -> None:
@@ -285,6 +286,7 @@ def test_a_chat_streams_and_remembers(page: Any) -> None:
     said = [message["role"] for message in asked.value.post_data_json["messages"]]
     assert said == ["user", "assistant", "user"]
     page.locator(".chat .assistant").nth(1).wait_for()
+    assert serious_findings(page) == []
 
 
 def test_a_chat_can_be_stopped(page: Any) -> None:
