@@ -159,6 +159,12 @@ def test_a_process_that_begins_again_under_its_name_counts_from_nothing() -> Non
     assert looks.look(2.0, {"p": tally(1.0, 120)}, {"p"})["p"].requests_per_s == 60.0
 
 
+def test_one_that_began_again_while_it_was_silent_does_so_too() -> None:
+    looks = Looks()
+    looks.look(0.0, {"p": tally(10.0, 100)}, {"p"})
+    assert looks.look(100.0, {"p": tally(50.0, 60)}, {"p"})["p"].requests_per_s == 0.6
+
+
 # The ring.
 
 

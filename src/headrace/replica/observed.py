@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.config.observed import Ended, EndedQuery, EndedRequest, Tally
-from headrace.observe.ended import EndedRequests
 from headrace.replica.service import ReplicaService
 from headrace.router.hub import RouterHub
 from headrace.router.outbound import calls_to, targets, waits
@@ -40,8 +39,10 @@ class ReplicaObserved:
         )
 
     async def ended(self, query: EndedQuery) -> Ended:
-        to_unix = time.time() - time.monotonic()
-        entries = found(self._service.ended, query)
+        now = time.monotonic()
+        since, to_unix = now - query.within_s, time.time() - now
+        kept, ids = self._service.ended, frozenset(query.ids)
+        entries = kept.of_ids(ids, since) if ids else kept.first(query.kind, query.limit, since)
         return Ended(
             requests=[
                 EndedRequest(request_id, ended + to_unix, took_s, failure, method, route)
@@ -50,10 +51,3 @@ class ReplicaObserved:
             waits=waits(self._hub, query.ids, to_unix),
             targets=targets(self._hub),
         )
-
-
-def found(ended: EndedRequests, query: EndedQuery) -> list[tuple[Any, ...]]:
-    since = time.monotonic() - query.within_s
-    if query.ids:
-        return ended.of_ids(frozenset(query.ids), since)
-    return ended.first(query.kind, query.limit, since)

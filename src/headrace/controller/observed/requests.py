@@ -97,8 +97,8 @@ def waterfall(spans: list[Span], waits: Iterable[Wait], edges: Collection[tuple[
         app, route, failure = root.request.app, root.request.route, root.request.failure
     else:
         began, ended = inner[0].began, max(span.request.ended for span in inner)
-        app, route, failure = inner[0].process.deployment.partition("/")[0], inner[0].request.route, None
-        failure = inner[0].request.failure
+        first = inner[0]
+        app, route, failure = first.process.deployment.partition("/")[0], first.request.route, first.request.failure
     if root is not None and failure is not None and failure.startswith("HTTP "):
         # Where it came from says more than how it was answered.
         failure = next((span.request.failure for span in reversed(inner) if span.request.failure), failure)
