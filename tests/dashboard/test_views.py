@@ -367,6 +367,24 @@ def test_everybody_can_use_each_view_on_any_screen(browser: Any, tickets: str, v
             until(lambda: overflow(page) <= 0, 5)
 
 
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        ("#/nothing", "There is no such view"),
+        ("#/app/nobody", "There is no such application"),
+        ("#/app/nobody/requests", "There is no such application"),
+        ("#/app/nobody/playground", "There is no such application"),
+        ("#/app/tickets/deployment/Nobody", "There is no such deployment"),
+        ("#/app/tickets/nothing", "There is no such view"),
+        ("#/app/%E0%A4%A", "There is no such application"),
+    ],
+)
+def test_an_address_that_leads_nowhere_says_so(page: Any, view: str, said: str) -> None:
+    go(page, view)
+    page.get_by_text(said).wait_for()
+    page.locator("main a").first.wait_for()
+
+
 def test_keys_alone_lead_everywhere(page: Any) -> None:
     go(page, "#/")
     page.keyboard.press("Tab")
