@@ -20,7 +20,7 @@ import headrace as serve
 from headrace import client as driver
 
 from .browser import aside, overflow, page_of, serious_findings
-from .sample_apps import Page, Release, chat, triage
+from .sample_apps import Notes, Page, Release, chat, triage
 
 pytestmark = [pytest.mark.full, pytest.mark.local_engine("ends processes of this machine")]
 
@@ -249,6 +249,29 @@ def test_the_form_of_a_typed_handler_calls_it(page: Any) -> None:
     answer = page.get_by_role("region", name="Answer").inner_text()
     assert '"summary": "MY INVOICE IS WRONG"' in answer and "-de" in answer
     assert serious_findings(page) == []
+
+
+def test_the_operations_of_a_fastapi_ingress_have_forms(page: Any) -> None:
+    aside(serve.run, Notes.bind(), name="notes", route_prefix="/notes")
+    go(page, "#/app/notes/playground")
+    page.get_by_label("Operation").select_option(label="PUT /shelves/{shelf}/notes · Put")
+    page.get_by_label("shelf required").fill("the upper one")
+    page.get_by_label("loud").check()
+    page.get_by_label("title required").fill("milk")
+    page.get_by_label("tags").fill('["home"]')
+    page.get_by_label("priority").fill("3")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text(re.compile("^Status 200")).wait_for()
+    answer = json.loads(page.get_by_role("region", name="Answer").inner_text())
+    assert answer == {
+        "shelf": "the upper one",
+        "loud": True,
+        "note": {"title": "milk", "tags": ["home"], "priority": 3},
+    }
+    page.get_by_label("Operation").select_option(label="GET /shelves · Shelves")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("region", name="Answer").get_by_text("upper").wait_for()
+    aside(serve.delete, "notes")
 
 
 def test_what_the_handler_refuses_is_shown(page: Any) -> None:
