@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any, Literal
 
+from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -94,6 +95,30 @@ class Release:
 
     async def __call__(self, request: Request) -> str:
         return "hello"
+
+
+api = FastAPI()
+
+
+class Note(BaseModel):
+    title: str
+    tags: list[str] = []
+    priority: int | None = None
+
+
+@serve.deployment
+@serve.ingress(api)
+class Notes:
+    """Keeps nothing."""
+
+    @api.put("/shelves/{shelf}/notes")
+    async def put(self, shelf: str, note: Note, loud: bool = False) -> dict[str, Any]:
+        """Put a note on a shelf."""
+        return {"shelf": shelf, "loud": loud, "note": note.model_dump()}
+
+    @api.get("/shelves")
+    async def shelves(self) -> list[str]:
+        return ["upper", "lower"]
 
 
 def triage() -> Any:

@@ -16,7 +16,7 @@ from headrace import client as driver
 from .browser import aside, overflow, page_of, serious_findings
 from .sample_apps import Release
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.local_engine("the page is the same whatever processes run on")]
 
 APPLICATIONS, EACH = 25, 8
 

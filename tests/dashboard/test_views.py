@@ -20,9 +20,9 @@ import headrace as serve
 from headrace import client as driver
 
 from .browser import aside, overflow, page_of, serious_findings
-from .sample_apps import Page, Release, chat, triage
+from .sample_apps import Notes, Page, Release, chat, triage
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.local_engine("ends processes of this machine")]
 
 VIEWS = [
     "#/",
@@ -171,7 +171,7 @@ def test_logs_are_shown_as_text_by_replica_and_level(page: Any) -> None:
     lines = page.get_by_role("log", name="Log lines")
     lines.get_by_text("<b>bold</b>").wait_for()
     assert lines.locator("b").count() == 0
-    lines.locator("li.bad", has_text="it is broken").wait_for()
+    lines.locator(".bad", has_text="it is broken").wait_for()
     assert asked[0]["target"] == [replica] and asked[0]["follow"] == ["true"]
     with page.expect_request(re.compile(r"/entries\?.*level=ERROR")):
         page.get_by_label("Level").select_option("ERROR")
@@ -248,6 +248,30 @@ def test_the_form_of_a_typed_handler_calls_it(page: Any) -> None:
     page.get_by_text(re.compile("^Status 200")).wait_for()
     answer = page.get_by_role("region", name="Answer").inner_text()
     assert '"summary": "MY INVOICE IS WRONG"' in answer and "-de" in answer
+    assert serious_findings(page) == []
+
+
+def test_the_operations_of_a_fastapi_ingress_have_forms(page: Any) -> None:
+    aside(serve.run, Notes.bind(), name="notes", route_prefix="/notes")
+    go(page, "#/app/notes/playground")
+    page.get_by_label("Operation").select_option(label="PUT /shelves/{shelf}/notes · Put")
+    page.get_by_label("shelf required").fill("the upper one")
+    page.get_by_label("loud").check()
+    page.get_by_label("title required").fill("milk")
+    page.get_by_label("tags").fill('["home"]')
+    page.get_by_label("priority").fill("3")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text(re.compile("^Status 200")).wait_for()
+    answer = json.loads(page.get_by_role("region", name="Answer").inner_text())
+    assert answer == {
+        "shelf": "the upper one",
+        "loud": True,
+        "note": {"title": "milk", "tags": ["home"], "priority": 3},
+    }
+    page.get_by_label("Operation").select_option(label="GET /shelves · Shelves")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("region", name="Answer").get_by_text("upper").wait_for()
+    aside(serve.delete, "notes")
 
 
 def test_what_the_handler_refuses_is_shown(page: Any) -> None:
@@ -285,6 +309,7 @@ def test_a_chat_streams_and_remembers(page: Any) -> None:
     said = [message["role"] for message in asked.value.post_data_json["messages"]]
     assert said == ["user", "assistant", "user"]
     page.locator(".chat .assistant").nth(1).wait_for()
+    assert serious_findings(page) == []
 
 
 def test_a_chat_can_be_stopped(page: Any) -> None:
@@ -363,6 +388,24 @@ def test_everybody_can_use_each_view_on_any_screen(browser: Any, tickets: str, v
         for width, height in ((360, 740), (3840, 2160)):
             page.set_viewport_size({"width": width, "height": height})
             until(lambda: overflow(page) <= 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        ("#/nothing", "There is no such view"),
+        ("#/app/nobody", "There is no such application"),
+        ("#/app/nobody/requests", "There is no such application"),
+        ("#/app/nobody/playground", "There is no such application"),
+        ("#/app/tickets/deployment/Nobody", "There is no such deployment"),
+        ("#/app/tickets/nothing", "There is no such view"),
+        ("#/app/%E0%A4%A", "There is no such application"),
+    ],
+)
+def test_an_address_that_leads_nowhere_says_so(page: Any, view: str, said: str) -> None:
+    go(page, view)
+    page.get_by_text(said).wait_for()
+    page.locator("main a").first.wait_for()
 
 
 def test_keys_alone_lead_everywhere(page: Any) -> None:

@@ -13,7 +13,7 @@ from headrace import client as driver
 from .browser import aside, page_of, serious_findings
 from .sample_apps import Release
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.local_engine("the page is the same whatever processes run on")]
 
 TOKEN = "a-t0ken-for-tests"
 

@@ -142,6 +142,7 @@ def _tell(client: Client) -> None:
     from headrace.cli.messages import out
 
     out.print(f"Applications  {client.http_url or 'not over HTTP'}", soft_wrap=True)
+    out.print(f"Dashboard     {client.rest_url}", soft_wrap=True)
     out.print(f"REST API      {client.rest_url}", soft_wrap=True)
     out.print(f"Logs          {client.session.dir / 'logs'}", soft_wrap=True)
 

@@ -52,7 +52,8 @@ class Playground:
             raise HTTPException(400, f"path: must begin with '/' or '?', or be empty; not {path[:80]!r}")
         target = await self._target(request.path_params["name"], path)
         head = _head(method, target, request.headers)
-        exchange = _Exchange(await self._connect(), head, await _body(request), LONGEST_S)
+        body = await _body(request)
+        exchange = _Exchange(await self._connect(), head, body, LONGEST_S)
         try:
             status = await exchange.begin()
         except (OSError, TimeoutError, httptools.HttpParserError, EOFError) as error:

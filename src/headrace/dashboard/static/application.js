@@ -34,7 +34,7 @@ export function applicationView(name, tab, rest, query, redraw) {
         h("div", { class: "title" },
           h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/" }, "Applications"), " / ",
             tab === "deployment" ? [h("a", { href: to("app", name) }, name), " / "] : null),
-          h("h1", {}, tab === "deployment" ? rest : name), badge(tab === "deployment" ? stateOf(app, rest) : app.status),
+          h("h1", {}, tab === "deployment" ? rest : name), stateOf(app, tab === "deployment" ? rest : null),
           h("span", { class: "note" }, app.route_prefix ?? "no route")),
         app.message ? h("p", { class: "message" }, app.message) : null,
         h("nav", { class: "tabs", "aria-label": `Views of ${name}` }, TABS.map(([key, label]) =>
@@ -46,7 +46,11 @@ export function applicationView(name, tab, rest, query, redraw) {
   };
 }
 
-const stateOf = (app, name) => app.deployments.find((deployment) => deployment.name === name)?.status || "DELETING";
+/** Of one of its deployments, or of all; nothing where there is no such deployment. */
+function stateOf(app, name) {
+  const known = name === null ? app : app.deployments.find((deployment) => deployment.name === name);
+  return known ? badge(known.status) : null;
+}
 
 function contentOf(name, tab, rest, query, redraw) {
   switch (tab) {
@@ -55,9 +59,9 @@ function contentOf(name, tab, rest, query, redraw) {
     case "replicas": return withMemory(redraw, (app, memory) =>
       panel("Replicas", {}, replicaTable(app, app.deployments, memory)));
     case "scaling": return { draw: scaling };
-    case "requests": return requestsView(name, query, redraw);
+    case "requests": return lazily(() => requestsView(name, query, redraw));
     case "logs": return lazily(() => logsView(application(name), query));
-    case "history": return historyView(name, redraw);
+    case "history": return lazily(() => historyView(name, redraw));
     case "config": return { draw: configView };
     case "playground": return lazily(() => playgroundView(application(name)));
     default: return { draw: () => empty("There is no such view") };

@@ -7,7 +7,7 @@ import { milliseconds, number } from "./format.js";
 export function chat(app, models) {
   const said = [];
   let running = null;
-  const log = h("ol", { class: "chat", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0" });
+  const log = h("div", { class: "chat", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0" });
   const about = h("p", { class: "note", role: "status" }, "Say something.");
   const model = h("select", { id: "chat-model" }, models.map((name) => h("option", {}, name)));
   const tokens = h("input", { id: "chat-tokens", type: "number", min: "1", value: "256" });
@@ -45,7 +45,7 @@ export function chat(app, models) {
 
   function turn(role, content) {
     const words = h("div", { class: "words" }, content);
-    log.append(h("li", { class: role }, h("span", { class: "who" }, role === "user" ? "You" : model.value), words));
+    log.append(h("div", { class: `turn ${role}` }, h("span", { class: "who" }, role === "user" ? "You" : model.value), words));
     log.scrollTop = log.scrollHeight;
     return words;
   }
@@ -101,7 +101,7 @@ export function chat(app, models) {
       if (whole) said.push({ role: "assistant", content: whole });
       else {
         said.pop();
-        words.closest("li")?.remove();
+        words.closest(".turn")?.remove();
       }
       if (running === own) running = null;
       stop.hidden = true;

@@ -20,7 +20,7 @@ export function logsView(app, query) {
   let asking = new AbortController();
   const first = query.get("target") || app.name;
   const about = h("p", { class: "note", role: "status" }, "Loading…");
-  const list = h("ol", { class: "logs", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Log lines" });
+  const list = h("div", { class: "logs", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Log lines" });
   const level = h("select", { id: "log-level", onchange: () => follow() },
     h("option", { value: "" }, "all"), LEVELS.map((name) => h("option", { value: name }, `${name.toLowerCase()} and above`)));
   const whose = h("select", { id: "log-target", onchange: () => follow() },
@@ -74,7 +74,7 @@ export function logsView(app, query) {
       return;
     }
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-    list.append(h("li", { class: TONES[entry.level] || "" },
+    list.append(h("div", { class: `entry ${TONES[entry.level] || ""}` },
       h("time", { datetime: new Date(entry.time * 1000).toISOString(), title: moment(entry.time) }, clock(entry.time)),
       h("span", { class: "level" }, entry.level || "–"),
       h("span", { class: "process", title: entry.request_id ? `request ${entry.request_id}` : null }, entry.process),

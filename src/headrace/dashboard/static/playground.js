@@ -42,7 +42,7 @@ async function discover(app, signal) {
   const modes = [];
   const names = Array.isArray(models?.data) ? models.data.map((model) => String(model.id)) : [];
   if (names.length) modes.push({ name: "Chat", build: () => chat(app, names) });
-  const operations = description?.paths ? operationsOf(description, app.route_prefix) : [];
+  const operations = description?.paths ? operationsOf(description, app.route_prefix || "") : [];
   if (operations.length) modes.push({ name: "Form", build: () => forms(app, operations, description) });
   modes.push({ name: "Raw request", build: () => raw(app) });
   return modes;
@@ -79,13 +79,13 @@ function show(root, app, modes) {
 
 /** [{method, path, operation}], those with a body first. Paths are below the application's route. */
 function operationsOf(description, prefix) {
-  const root = (prefix || "").replace(/\/$/, "");
+  // Some name their route once, as where they are served; others in each path.
+  const named = (description.servers || []).some((server) => server.url === prefix);
+  const root = named ? "" : prefix.replace(/\/$/, "");
+  const below = (path) => (root && (path === root || path.startsWith(`${root}/`)) ? path.slice(root.length) : path);
   const found = Object.entries(description.paths).flatMap(([path, methods]) =>
-    METHODS.filter((method) => methods && methods[method]).map((method) => ({
-      method: method.toUpperCase(),
-      path: root && (path === root || path.startsWith(`${root}/`)) ? path.slice(root.length) : path === "/" && !root ? "" : path,
-      operation: methods[method],
-    })));
+    METHODS.filter((method) => methods && methods[method]).map((method) =>
+      ({ method: method.toUpperCase(), path: below(path), operation: methods[method] })));
   return found.sort((one, other) => Number(other.method === "POST") - Number(one.method === "POST"));
 }
 
