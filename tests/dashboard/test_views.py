@@ -375,6 +375,26 @@ def test_the_page_says_when_it_is_not_connected_and_comes_back(page: Any, instan
     until(lambda: aside(instance.status).controller_pid != controller)
 
 
+def show(page: Any, hidden: bool) -> None:
+    """Have the page believe that its tab is in the background, or is not."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_a_tab_in_the_background_holds_no_connection(page: Any) -> None:
+    go(page, "#/")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/headrace/live")):
+        show(page, hidden=True)
+    page.get_by_text("Connected", exact=True).wait_for()
+    show(page, hidden=False)
+    page.get_by_text("Live", exact=True).wait_for()
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_everybody_can_use_each_view_on_any_screen(browser: Any, tickets: str, view: str) -> None:
     with page_of(browser, tickets, color_scheme="light") as page:

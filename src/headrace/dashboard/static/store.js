@@ -6,6 +6,9 @@ const POLL_MS = 2000;
 const LONGEST_WAIT_MS = 10000;
 const SILENCE_MS = 12000; // a point comes every 2 s
 const MINUTES = 15;
+// Browsers open six connections to a server at most: tabs that nobody looks at give theirs back.
+const HIDDEN_MS = 10000;
+const GLANCE_MS = 30000;
 
 export const state = {
   status: null, // the body of /api/headrace/status
@@ -65,7 +68,8 @@ async function follow(signal) {
     try {
       await load(signal);
       waitMs = 500;
-      await live(signal);
+      await (document.hidden ? glance(signal) : live(signal));
+      continue;
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof ApiError && error.status === 401) {
@@ -123,6 +127,14 @@ async function live(signal) {
   const connection = new AbortController();
   const end = () => connection.abort();
   signal.addEventListener("abort", end, { once: true });
+  let hidden = false;
+  let leaving = 0;
+  const look = () => {
+    clearTimeout(leaving);
+    if (document.hidden) leaving = setTimeout(() => ((hidden = true), end()), HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", look);
+  look();
   let heard = Date.now();
   let stale = 0;
   const watch = setInterval(() => {
@@ -149,12 +161,25 @@ async function live(signal) {
     throw new TypeError("the connection has ended");
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) await poll(signal);
-    else throw error;
+    else if (!hidden) throw error;
   } finally {
+    clearTimeout(leaving);
+    document.removeEventListener("visibilitychange", look);
     clearInterval(watch);
     connection.abort();
     signal.removeEventListener("abort", end);
   }
+}
+
+/** Until somebody looks, or for a while: the title still tells of trouble. */
+async function glance(signal) {
+  state.connection = "polling";
+  changed();
+  const looked = new AbortController();
+  const look = () => looked.abort();
+  document.addEventListener("visibilitychange", look, { once: true });
+  await pause(GLANCE_MS, AbortSignal.any([signal, looked.signal]));
+  document.removeEventListener("visibilitychange", look);
 }
 
 async function poll(signal) {
