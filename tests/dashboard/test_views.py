@@ -33,6 +33,7 @@ VIEWS = [
     "#/app/tickets/replicas",
     "#/app/tickets/scaling",
     "#/app/tickets/requests?kind=failed",
+    "#/app/tickets/logs",
     "#/app/tickets/history",
     "#/app/tickets/config",
     "#/app/tickets/playground",
@@ -154,8 +155,16 @@ def entry(message: str, level: str = "INFO") -> dict[str, Any]:
     return {"time": time.time(), "level": level, "process": "tickets/Triage/abcde", "message": message}
 
 
+def test_the_logs_of_an_application_go_on_as_it_says_more(page: Any) -> None:
+    go(page, "#/app/tickets/logs")
+    failures = page.get_by_role("log", name="Log lines").get_by_text(re.compile("failed"))
+    failures.first.wait_for()
+    before = failures.count()
+    failures.nth(before).wait_for()
+
+
 def test_logs_are_shown_as_text_by_replica_and_level(page: Any) -> None:
-    # Made up here: that the controller tells of logs is tested with its API.
+    # Made up here, so that they hold what would be markup.
     asked = []
 
     def answer(route: Any) -> None:
