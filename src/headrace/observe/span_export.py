@@ -64,7 +64,7 @@ class SpanExport:
             return _processors_of_user(config["exporter_import_path"])
         exporter: SpanExporter
         if config.get("exporter") == "console":
-            exporter = ConsoleSpanExporter(out=sys.stdout, formatter=_line)
+            exporter = ConsoleSpanExporter(out=sys.__stdout__ or sys.stdout, formatter=_line)
         else:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 

@@ -46,6 +46,8 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
+    finally:
+        end_logging()
 
 
 async def _serve(process: ProcessContext) -> None:
