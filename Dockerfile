@@ -32,7 +32,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends bash procps tini wget \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=wheel /dist /tmp/dist
-RUN python3 -m pip install --no-cache-dir /tmp/dist/headrace-*.whl ${RAY:+"$RAY"} && rm -rf /tmp/dist
+RUN python3 -m pip install --no-cache-dir "$(echo /tmp/dist/headrace-*.whl)[otel]" ${RAY:+"$RAY"} && rm -rf /tmp/dist
 # Not root: a number, so that Kubernetes can see that it is not.
 RUN useradd --create-home --uid 1000 --non-unique headrace && mkdir -p /app && chown 1000 /app
 USER 1000

@@ -70,11 +70,12 @@ set_up_vllm() {
   printf '%s' "$wanted" >"$stamp"
 }
 
-# set_up_servers: puts Prometheus, promtool and a Redis on the PATH where root runs this, as in a container; else says how.
+# set_up_servers: puts Prometheus, promtool, a Redis and Chromium on the PATH where root runs this, as in a container; else says how.
 set_up_servers() {
   local packages=()
   command -v prometheus >/dev/null && command -v promtool >/dev/null || packages+=(prometheus)
   command -v redis-server >/dev/null || packages+=(redis-server)
+  command -v chromium >/dev/null || packages+=(chromium)
   [ ${#packages[@]} -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     say "installing ${packages[*]} with apt-get (once)"

@@ -28,7 +28,8 @@ def metric_cases() -> list[Case]:
     def at_a_replica() -> None:
         for _ in range(_UNITS):
             began = monotonic()
-            counts.record("/", monotonic() - began, None)
+            now = monotonic()
+            counts.record("/", now - began, None, now)
 
     words = metrics.Counter("words", tag_keys=("language",))
     sizes = metrics.Histogram("sizes", boundaries=[1, 10, 100])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace import exceptions as exceptions
     from headrace import metrics as metrics
     from headrace import schema as schema
+    from headrace import tracing as tracing
     from headrace.api import RunTarget as RunTarget
     from headrace.api import delete as delete
     from headrace.api import get_app_handle as get_app_handle
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.asgi_ingress import ingress as ingress
     from headrace.batching import batch as batch
     from headrace.config.http_options import HTTPOptions as HTTPOptions
+    from headrace.config.tracing_config import TracingConfig as TracingConfig
     from headrace.context import ReplicaContext as ReplicaContext
     from headrace.context import get_replica_context as get_replica_context
     from headrace.context import get_request_context as get_request_context
@@ -62,6 +64,7 @@ _HOMES = {
     "ReplicaContext": "context",
     "RoutingPolicy": "router.policy",
     "RunTarget": "api",
+    "TracingConfig": "config.tracing_config",
     "batch": "batching",
     "delete": "api",
     "deployment": "deployments",
@@ -84,7 +87,7 @@ _HOMES = {
 }
 
 # Modules that are there without an import of their own, as in `except serve.exceptions.BackPressureError`.
-_MODULES = {"autoscaling_policy", "config", "exceptions", "metrics", "schema"}
+_MODULES = {"autoscaling_policy", "config", "exceptions", "metrics", "schema", "tracing"}
 
 __all__ = sorted(_HOMES)
 

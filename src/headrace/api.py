@@ -16,6 +16,7 @@ from headrace.config.http_options import HTTPOptions, ProxyLocation, RestOptions
 from headrace.config.instance import InstanceConfig
 from headrace.config.logging_config import LoggingConfig
 from headrace.config.spec import ApplicationSpec
+from headrace.config.tracing_config import TracingConfig
 from headrace.engine.starting import begin_instance, chosen_engine, job_runtime_env
 from headrace.exceptions import ConfigError, HeadraceError
 from headrace.handle import DEFAULT_APP, DeploymentHandle, set_driver_connector
@@ -50,7 +51,7 @@ def start(
     http_options: Mapping[str, Any] | HTTPOptions | None = None,
     grpc_options: Mapping[str, Any] | None = None,
     logging_config: Mapping[str, Any] | LoggingConfig | None = None,
-    tracing_config: Mapping[str, Any] | None = None,
+    tracing_config: Mapping[str, Any] | TracingConfig | None = None,
     controller_options: Mapping[str, Any] | None = None,
     *,
     rest_options: Mapping[str, Any] | RestOptions | None = None,
@@ -71,6 +72,7 @@ def start(
             "Disabled" for no HTTP.
         http_options: see HTTPOptions; `{"port": 9000}`.
         logging_config: see LoggingConfig.
+        tracing_config: see TracingConfig.
         rest_options: where the REST API listens; see RestOptions.
         metrics_prefix: goes before the names of metrics, "" for nothing; None for `$HEADRACE_METRICS_PREFIX` or "ray_".
         num_cpus, num_gpus, memory, resources: what there is to give to replicas; None for what the machine has.
@@ -87,7 +89,6 @@ def start(
     """
     for name, value in (
         ("grpc_options", grpc_options),
-        ("tracing_config", tracing_config),
         ("controller_options", controller_options),
     ):
         if value:
@@ -98,6 +99,7 @@ def start(
         http_options=given_http,
         rest_options=rest_options,
         logging_config=logging_config,
+        tracing_config=tracing_config,
         metrics_prefix=metrics_prefix,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
@@ -119,7 +121,12 @@ def start(
         _warn_of_ignored_options(instance, client.config)
 
 
-_GIVEN_AS = {"http": "http_options", "rest": "rest_options", "logging": "logging_config"}
+_GIVEN_AS = {
+    "http": "http_options",
+    "rest": "rest_options",
+    "logging": "logging_config",
+    "tracing": "tracing_config",
+}
 
 
 def _warn_of_ignored_options(asked: InstanceConfig, running: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overl
 
 from headrace.exceptions import ConfigError
 from headrace.handle_call import HandleCall, HandleOptions, StreamCall, UnaryCall
+from headrace.observe import tracing
 from headrace.response import (
     DeploymentBroadcastResponse,
     DeploymentResponse,
@@ -279,6 +280,12 @@ class DeploymentHandle(Generic[T]):
             call.expire_at(hub.loop, time.monotonic() + timeout_s)
         flags, call.payload = encoded
         call.flags = flags | frames.STREAM if options.stream else flags
+        trace = b""
+        if tracing.tracer is not None:
+            span = call.trace = tracing.tracer.call(
+                self.app_name, self.deployment_name, options.method_name, call.request_id
+            )
+            trace = span.wire()
         call.header = encode(
             CallHeader(
                 options.method_name,
@@ -287,6 +294,7 @@ class DeploymentHandle(Generic[T]):
                 options.multiplexed_model_id,
                 options.session_id,
                 timeout_s,
+                trace,
             )
         )
         (replica or hub.router(self.app_name, self.deployment_name)).submit(call)

@@ -7,7 +7,7 @@ import concurrent.futures
 import pickle
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.exceptions import (
     BackPressureError,
@@ -20,6 +20,9 @@ from headrace.router.call import RoutedCall
 from headrace.router.context import RequestContext
 from headrace.router.headers import decode_error
 from headrace.wire import codec
+
+if TYPE_CHECKING:
+    from headrace.observe.spans import Span
 
 Future = asyncio.Future[Any] | concurrent.futures.Future[Any]
 
@@ -88,6 +91,8 @@ class HandleCall(RoutedCall):
 
     __slots__ = ("context", "request_id", "routing_hint", "timer")
 
+    trace: Span | None
+
     def __init__(self, request_id: str, context: RequestContext | None, options: HandleOptions) -> None:
         super().__init__(
             0, b"", b"", options.method_name, options.multiplexed_model_id, options.session_id, options.retryable
@@ -148,6 +153,8 @@ class UnaryCall(HandleCall):
             self.failed(_undecodable(error))
             return
         future.set_result(value)
+        if self.trace is not None:
+            self.trace.ended()
         # The response refers to the call; letting go here spares the garbage collector a cycle per request.
         self.future = DONE
 
@@ -157,6 +164,8 @@ class UnaryCall(HandleCall):
 
     def failed(self, error: Exception) -> None:
         self.settle()
+        if self.trace is not None:
+            self.trace.ended_with(error)
         if not self.future.done():
             self.future.set_exception(error)
             # Retrieved, as far as asyncio's complaint about forgotten exceptions goes: calls may be fire and forget.
@@ -193,6 +202,8 @@ class StreamCall(HandleCall):
 
     def ended(self) -> None:
         self.settle()
+        if self.trace is not None:
+            self.trace.ended()
         self._done = True
         self._wake()
 
@@ -204,6 +215,8 @@ class StreamCall(HandleCall):
 
     def failed(self, error: Exception) -> None:
         self.settle()
+        if self.trace is not None:
+            self.trace.ended_with(error)
         self._error = error
         self._wake()
 

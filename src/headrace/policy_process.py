@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import cloudpickle
@@ -20,7 +21,8 @@ from headrace.config.autoscaling_context import AutoscalingContext, TimeStampedV
 from headrace.config.ids import DeploymentID, ReplicaID
 from headrace.config.policy_call import DeploymentFacts, PolicyAnswer, PolicyLoad, PolicyQuestion
 from headrace.exceptions import HeadraceError
-from headrace.observe.logs import configure_logging
+from headrace.observe.log_files import LoggedProcess
+from headrace.observe.logs import configure_logging, end_logging
 from headrace.replica.deployed_sources import import_as_deployed
 from headrace.replica.user_traceback import user_traceback
 from headrace.wire.rpc import RpcServer
@@ -39,6 +41,8 @@ class PolicyProcess(Protocol):
     @property
     def args(self) -> Mapping[str, Any]: ...
     @property
+    def session_dir(self) -> Path: ...
+    @property
     def secret(self) -> bytes: ...
     @property
     def listeners(self) -> Mapping[str, socket.socket]: ...
@@ -48,8 +52,10 @@ class PolicyProcess(Protocol):
 
 def main(process: PolicyProcess) -> None:
     """Answer until told to end. `args`: `owner`, whose name log lines carry, and `logging`."""
-    configure_logging(f"policy/{process.args['owner']}", process.args.get("logging"))
+    whose = LoggedProcess("policy", f"policy/{process.args['owner']}")
+    configure_logging(whose, process.args.get("logging"), process.session_dir / "logs", capture=True)
     uvloop.run(_serve(process))
+    end_logging()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that the policy has started, or that it blocks, must not keep the process.

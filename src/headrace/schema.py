@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.config.logging_config import EncodingType, LoggingConfig
 from headrace.config.ray_actor_options import RayActorOptions
 from headrace.config.schema import DeploymentOverride, ServeApplicationSchema, ServeDeploySchema
+from headrace.config.tracing_config import TracingConfig
 from headrace.instance_status import ApplicationStatusOverview, DeploymentStatusOverview, ServeStatus
 
 DeploymentSchema = DeploymentOverride
@@ -20,4 +21,5 @@ __all__ = [
     "ServeApplicationSchema",
     "ServeDeploySchema",
     "ServeStatus",
+    "TracingConfig",
 ]

@@ -166,6 +166,13 @@ def test_kuberay_finds_headrace_at_the_port_named_dashboard_and_the_proxies_at_s
     assert "--rest-host 0.0.0.0 --rest-port 8265" in script
 
 
+def test_traces_go_where_the_config_says() -> None:
+    tracing = "tracing_config: {endpoint: 'http://tempo:4318', sampling_ratio: 0.1}"
+    Path("Text App.yaml").write_text(f"{tracing}\n{CONFIG}")
+    (head, *_) = pods_of(rayservice())
+    assert "--otlp-endpoint http://tempo:4318 --trace-sampling-ratio 0.1" in head["spec"]["containers"][0]["args"][0]
+
+
 def test_rays_own_dashboard_makes_way() -> None:
     head = rayservice()["spec"]["rayClusterConfig"]["headGroupSpec"]
     assert head["rayStartParams"]["dashboard-port"] == "8266"

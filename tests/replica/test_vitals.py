@@ -14,6 +14,7 @@ import uvloop
 
 from headrace.config.spec import ReplicaVitals
 from headrace.observe.exposition import Family
+from headrace.observe.stacks import ProcessStacks
 from headrace.replica.vitals import LoopProbe, serve_vitals
 from headrace.wire.rpc import RpcClient
 from wire.conditions import until
@@ -62,6 +63,25 @@ async def test_vitals_are_told_while_the_loop_is_blocked_and_tell_for_how_long(f
     async with asyncio.timeout(20):
         while (await vitals()).loop_blocked_s:
             pass
+    client.close()
+    replica.stop()
+
+
+async def test_they_are_told_though_what_watches_the_loop_has_failed(folder: Path) -> None:
+    replica = Blocked()
+    path = folder / "replica.vitals"
+    failed = threading.Event()
+
+    async def watch() -> None:
+        failed.set()
+        raise RuntimeError("a mistake")
+
+    serve_vitals(path, SECRET, "r", LoopProbe(replica.loop), lambda: "running", lambda: 0, no_metrics, watch)
+    client = await RpcClient.connect(str(path), SECRET)
+    assert await asyncio.to_thread(failed.wait, 20)
+    await client.call("vitals", timeout_s=5)
+    stacks: ProcessStacks = await client.call("stacks", type=ProcessStacks, timeout_s=5)
+    assert "headrace-vitals" in {thread.name for thread in stacks.threads}
     client.close()
     replica.stop()
 

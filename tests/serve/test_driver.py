@@ -219,7 +219,8 @@ def test_what_replicas_print_appears_where_the_script_prints(tmp_path: Path) -> 
         assert httpx.get(running.url).text == "ok"
         assert running.process.stdout is not None
         printed = {running.process.stdout.readline() for _ in range(2)}  # at once, and not when the replica ends
-        assert printed == {"asked\n", "complained\n"}
+        assert {line.split(" ", 1)[1].partition(": ")[2] for line in printed} == {"asked\n", "complained\n"}
+        assert all(" default/Model/" in line for line in printed)
         status, output = running.end()
     assert status == 0
     assert "constructed by" in output

@@ -43,10 +43,10 @@ def test_the_nearest_logging_config_counts(tmp_path: Path) -> None:
     lines = ended.stderr.splitlines()
     json_lines = [json.loads(line) for line in lines if line.startswith("{")]
     (line,) = (line for line in json_lines if line["message"] == "info of instance")
-    assert line["level"] == "INFO" and line["process"].startswith("instance/instance/")
+    assert (line["levelname"], line["application"], line["deployment"]) == ("INFO", "instance", "instance")
     assert any(line["message"] == "from Ray's logger, of instance" for line in json_lines)
     (line_of_application,) = (line for line in lines if "debug of application" in line)
     assert "DEBUG" in line_of_application and " lineno=" in line_of_application
     assert not any("of quiet" in line for line in lines)
-    (of_file,) = (file.read_text() for file in folder.iterdir() if file.name.startswith("file_file_"))
+    (of_file,) = (file.read_text() for file in folder.iterdir() if file.name.startswith("file#file#"))
     assert "info of file" in of_file and "debug of file" in of_file

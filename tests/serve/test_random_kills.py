@@ -90,7 +90,8 @@ def _leftovers(instance: driver.Client) -> dict[str, Any]:
     root = psutil.Process(instance.session.root_pid)
     living = _living(root.children(recursive=True))
     owners = {str(process.pid) for process in living} | {str(os.getpid())}
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    # The last logs of replicas that have ended are kept, for who wants to know why: ten of a deployment.
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "logs"]
     return {
         "processes": sorted(p.name() for p in living),
         "sockets": len([path for path in folder.iterdir() if path.is_socket()]),

@@ -11,15 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.batching.calls import Call, StreamCall, shared_request
 from headrace.batching.failures import own_copies
 from headrace.batching.forming import BatchFormer, Limits
 from headrace.batching.target import Kind, Target, key_of, shape_in
 from headrace.exceptions import BatchError
+from headrace.observe import tracing
 from headrace.observe.batch_counts import batch_counts
 from headrace.router.context import request_context
+
+if TYPE_CHECKING:
+    from headrace.observe.spans import Span
 
 # uvloop's timers count in whole milliseconds from when the loop last looked at the clock, so they may fire early.
 _TIMER_RESOLUTION_S = 0.001
@@ -27,15 +31,16 @@ _END = object()
 
 
 class RunningBatch:
-    """A batch that has started. `wanted`: how many of its callers still wait for something."""
+    """A batch that has started. `wanted`: how many of its callers still wait for something. `span`: what traces it."""
 
-    __slots__ = ("calls", "started_at", "task", "wanted")
+    __slots__ = ("calls", "span", "started_at", "task", "wanted")
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls = calls
         self.wanted = len(calls)
         self.started_at = time.time()
         self.task: asyncio.Task[None] | None = None
+        self.span: Span | None = None
 
 
 class Batcher:
@@ -56,7 +61,8 @@ class Batcher:
         self._timer_due = math.inf
         self._no_context = Context()  # for timers: they belong to no request
         self._threads: ThreadPoolExecutor | None = None
-        self._counts = batch_counts(getattr(target.function, "__name__", target.name))
+        self._name = getattr(target.function, "__name__", target.name)
+        self._counts = batch_counts(self._name)
         self._counts.queues.add(self)
 
     @property
@@ -120,6 +126,9 @@ class Batcher:
                 call.batch = batch
             self.running[batch] = None
             self._counts.began(len(calls), self._limits.max_batch_size, [now - call.arrived for call in calls])
+            if tracing.tracer is not None:
+                waits = [(call.context, now - call.arrived) for call in calls]
+                batch.span = tracing.tracer.batch(self._name, self._limits.max_batch_size, waits)
             batch.task = self.loop.create_task(self._run(batch), context=calls[0].context)
 
     def _arm(self, now: float) -> None:
@@ -146,6 +155,9 @@ class Batcher:
         began = time.monotonic()
         request = shared_request(batch.calls)
         request_context.set(request)
+        if batch.span is not None:
+            batch.span.attach()  # for good: the task's context is its own
+        failure: str | None = None
         again: Callable[[], object] = self._look
         try:
             if self._target.kind.streams:
@@ -156,8 +168,9 @@ class Batcher:
             task = asyncio.current_task()
             if task is None or not task.cancelling():
                 text = f"{self._target.name} raised CancelledError, though nobody cancelled the batch"
-                self._fail(batch, BatchError(text))
+                failure = self._fail(batch, BatchError(text))
                 return
+            failure = asyncio.CancelledError.__name__
             # Nobody wants the batch any more, or the loop closes. Then those that wait are cancelled in this same turn.
             again = partial(self.loop.call_soon, self._look)
             for call in batch.calls:
@@ -166,13 +179,15 @@ class Batcher:
                 request.cancel_calls()
             raise
         except (SystemExit, KeyboardInterrupt) as error:
-            self._fail(batch, BatchError(f"{self._target.name} ended the process: {error!r}"))
+            failure = self._fail(batch, BatchError(f"{self._target.name} ended the process: {error!r}"))
             raise
         except BaseException as error:
-            self._fail(batch, error)
+            failure = self._fail(batch, error)
         finally:
             del self.running[batch]
             self._counts.ended(time.monotonic() - began)
+            if batch.span is not None:
+                batch.span.ended(failure)
             batch.calls = []  # they refer to the batch: no circle, so that items are freed now
             again()
 
@@ -241,9 +256,12 @@ class Batcher:
             self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"batch {self._target.name}")
         return self._threads
 
-    def _fail(self, batch: RunningBatch, error: BaseException) -> None:
+    def _fail(self, batch: RunningBatch, error: BaseException) -> str:
+        if batch.span is not None:
+            batch.span.failed(error)
         for call, own in zip(batch.calls, own_copies(error, len(batch.calls)), strict=True):
             call.fail(own)
+        return type(error).__name__
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

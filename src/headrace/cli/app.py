@@ -13,14 +13,18 @@ from headrace.cli.deploy import deploy
 from headrace.cli.history import history
 from headrace.cli.kubernetes import kubernetes
 from headrace.cli.llm.app import llm
+from headrace.cli.logs import logs
 from headrace.cli.metrics import metrics
+from headrace.cli.profile import profile
 from headrace.cli.reflow import reflow
 from headrace.cli.rollback import rollback
 from headrace.cli.run import run
 from headrace.cli.shutdown import shutdown
 from headrace.cli.simulate import simulate
+from headrace.cli.stack import stack
 from headrace.cli.start import start
 from headrace.cli.status import status
+from headrace.cli.top import top
 from headrace.exceptions import HeadraceError
 
 
@@ -89,7 +93,7 @@ def _options(
     pass
 
 
-for command in (run, start, deploy, status, history, rollback, config, build, shutdown):
+for command in (run, start, deploy, status, top, logs, stack, profile, history, rollback, config, build, shutdown):
     app.command(help=reflow(command.__doc__ or ""))(command)
 app.add_typer(kubernetes, name="kubernetes")
 app.add_typer(llm, name="llm")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,6 +53,35 @@ ProxyLocationOption = Annotated[
         rich_help_panel="Cluster",
     ),
 ]
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="OpenTelemetry collector that traces go to, such as http://localhost:4318. "
+        "[dim]Default: as OTEL_TRACES_EXPORTER and the like say, or no traces.[/dim]",
+        show_default=False,
+        rich_help_panel="Tracing",
+    ),
+]
+TraceSamplingRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--trace-sampling-ratio",
+        help="Share of the traces that is recorded, from 0 to 1.",
+        show_default="all",
+        rich_help_panel="Tracing",
+    ),
+]
+ProcessArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="The id of a replica or the end of it, [cyan]APPLICATION/DEPLOYMENT[/cyan] for all of its replicas, "
+        "[cyan]proxy[/cyan], [cyan]proxy-0[/cyan] or [cyan]controller[/cyan].",
+        show_default=False,
+    ),
+]
 Target = Annotated[
     str,
     typer.Argument(
@@ -67,6 +96,12 @@ Arguments = Annotated[
         show_default=False,
     ),
 ]
+
+
+def tracing_config(endpoint: str | None, sampling_ratio: float | None) -> dict[str, Any] | None:
+    """What `start` is told of tracing; None for nothing."""
+    options = {"endpoint": endpoint, "sampling_ratio": sampling_ratio}
+    return {name: value for name, value in options.items() if value is not None} or None
 
 
 def is_config_file(target: str) -> bool:

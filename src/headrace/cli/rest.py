@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.config.rest_token import TOKEN_VARIABLE, rest_token
@@ -19,8 +22,14 @@ ADDRESS_VARIABLES = ("HEADRACE_REST_ADDRESS", "RAY_DASHBOARD_ADDRESS")
 if TYPE_CHECKING:
     from headrace.engine.session import Session
 
+
+class SilentProcessError(HeadraceError):
+    """A process of the instance does not answer the one that was asked."""
+
+
 _APPLICATIONS = "/api/serve/applications/"
 _OURS = "/api/headrace/applications/"
+_LOGS = "/api/headrace/logs/entries"
 _NODES = "/api/headrace/nodes"
 
 
@@ -165,7 +174,84 @@ class RestClient:
         path = f"{_OURS}{urllib.parse.quote(name, safe='')}/rollback"
         return int(self._request("POST", {} if to is None else {"to": to}, path)["rolled_back_to"])
 
+    def logs(self, query: Mapping[str, str | int | float]) -> Iterator[dict[str, Any]]:
+        """Entries of logs as they come; first of all, one with `not_shown`, the machines whose logs are not among them.
+
+        Raises:
+            ConfigError: there is no such log, or something in `query` is wrong.
+            NotRunningError: nothing answers there, or nothing any more.
+        """
+        path = f"{_LOGS}?{urllib.parse.urlencode(query)}"
+        with self._open("GET", None, path) as response:
+            try:
+                for line in response:
+                    if line.strip():
+                        yield json.loads(line)
+            except ValueError:
+                raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+            except (http.client.HTTPException, OSError) as error:
+                raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
+
+    def status(self) -> dict[str, Any]:
+        """An `InstanceStatus`: every process of the instance, with its pid and machine.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        status: dict[str, Any] = self._request("GET", path="/api/headrace/status")
+        return status
+
+    def metrics(self) -> str:
+        """What Prometheus is told, of the machine that the API is on.
+
+        Raises:
+            NotRunningError: nothing answers there.
+        """
+        return self._content("GET", path="/metrics").decode()
+
+    def stacks(self, kind: str, name: str = "") -> dict[str, Any]:
+        """`ProcessStacks`: what the threads and tasks of a process are at.
+
+        Args:
+            kind: `replicas`, `proxies` or `controller`.
+            name: id of the replica, or name of the proxy.
+
+        Raises:
+            ConfigError: there is no such process.
+            SilentProcessError: it does not answer; the message says why, as far as the system tells.
+            NotRunningError: nothing answers there.
+        """
+        path = "/".join(filter(None, (f"/api/headrace/{kind}", urllib.parse.quote(name, safe=""), "stacks")))
+        stacks: dict[str, Any] = self._request("GET", path=path)
+        return stacks
+
+    def own_node(self, status: dict[str, Any]) -> str | None:
+        """What this machine is called among those of the instance; None if it is not one of them."""
+        folder = self._session.dir if self._session is not None else Path(status["session"])
+        try:
+            found = json.loads((folder / "session.json").read_text())
+        except (OSError, ValueError):
+            return None
+        # On one machine there is one root; those of a cluster's machines are known by their names.
+        of_instance = found.get("cluster") or found.get("pid") == status["root_pid"]
+        return str(found.get("node", "")) if of_instance else None
+
     def _request(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> Any:
+        content = self._content(method, body, path)
+        try:
+            return json.loads(content) if content.strip() else None
+        except ValueError:
+            raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
+
+    def _content(self, method: str, body: dict[str, Any] | None = None, path: str = _APPLICATIONS) -> bytes:
+        with self._open(method, body, path) as response:
+            try:
+                return bytes(response.read())
+            except (http.client.HTTPException, OSError) as error:
+                raise NotRunningError(f"the connection to {self.address} broke off: {error}") from None
+
+    def _open(self, method: str, body: dict[str, Any] | None, path: str) -> http.client.HTTPResponse:
+        """Ask, and return the answer to be read where it is none of an error."""
         if self._session is not None and (why := self._session.controller_error) is not None:
             raise HeadraceError(f"the controller of the instance cannot start: {why}")
         request = urllib.request.Request(
@@ -175,13 +261,12 @@ class RestClient:
             headers=self._headers,
         )
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as response:
-                content = response.read()
-                return json.loads(content) if content.strip() else None
+            opened: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout_s)
+            return opened
         except urllib.error.HTTPError as error:
             # The token lies in the session folder from when on the API answers, and not before.
             if error.code == 401 and self._found_token():
-                return self._request(method, body, path)
+                return self._open(method, body, path)
             text = _message_in(error.read())
             if error.code in (401, 403):
                 raise HeadraceError(
@@ -190,15 +275,15 @@ class RestClient:
                 ) from None
             if 400 <= error.code < 500:
                 raise ConfigError(text or f"{self.address} refuses: {error.code} {error.reason}") from None
+            if error.code == 504:
+                raise SilentProcessError(text) from None
             raise HeadraceError(f"{self.address} answers {error.code} {error.reason}. {text}".rstrip()) from None
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = getattr(error, "reason", error)
             raise NotRunningError(
                 f"nothing answers at {self.address} ({reason}).\n"
                 "Start an instance with 'headrace start', or name another one with --address."
             ) from None
-        except ValueError:
-            raise HeadraceError(f"what answers at {self.address} is not Headrace's REST API") from None
 
 
 def _message_in(content: bytes) -> str:

@@ -12,11 +12,14 @@ from headrace.cli.options import (
     AppDir,
     Arguments,
     EngineOption,
+    OtlpEndpoint,
     RayAddress,
     Target,
+    TraceSamplingRatio,
     check_import_path,
     is_config_file,
     named_arguments,
+    tracing_config,
 )
 from headrace.exceptions import ConfigError, HeadraceError
 
@@ -52,6 +55,8 @@ def run(
     reload: Annotated[bool, typer.Option("--reload", "-r", help="Deploy again whenever a file changes.")] = False,
     engine: EngineOption = None,
     address: RayAddress = None,
+    otlp_endpoint: OtlpEndpoint = None,
+    trace_sampling_ratio: TraceSamplingRatio = None,
     blocking: Annotated[
         bool,
         typer.Option("--blocking/--non-blocking", help="Serve until Ctrl-C, or go on in the background."),
@@ -82,7 +87,8 @@ def run(
     http = {"host": host, "port": port, "num_proxies": num_proxies}
     http = {option: value for option, value in http.items() if value is not None}
     rest = {option: value for option, value in (("host", rest_host), ("port", rest_port)) if value is not None}
-    where = {"engine": engine, "address": address, "rest_options": rest}
+    traces = tracing_config(otlp_endpoint, trace_sampling_ratio)
+    where = {"engine": engine, "address": address, "rest_options": rest, "tracing_config": traces}
     if is_config_file(target):
         _run_config(target, arguments, http, working_dir or app_dir, where, reload=reload, blocking=blocking)
     else:
@@ -172,12 +178,13 @@ def _run_config(
         "proxy_location": config.get("proxy_location"),
         "logging_config": config.get("logging_config"),
         **where,
+        "tracing_config": {**(config.get("tracing_config") or {}), **(where["tracing_config"] or {})} or None,
     }
     with Instance(start_options, detached=not blocking) as instance:
 
         def deploy(config: dict[str, Any]) -> None:
             # An instance is started with these; what is said on the command line has won over the file.
-            kept = {key: value for key, value in config.items() if key not in ("http_options", "logging_config")}
+            kept = {key: value for key, value in config.items() if key not in _TAKEN_AT_START}
             instance.bring(application.get("name", "default") for application in config["applications"])
             send(instance.rest, kept, wait=True)
 
@@ -185,6 +192,9 @@ def _run_config(
         folders = {application["runtime_env"]["working_dir"] for application in config["applications"]}
         again = (lambda: deploy(read())) if reload else None
         _stay(instance, again, [os.path.dirname(file) or ".", *sorted(folders)])
+
+
+_TAKEN_AT_START = ("http_options", "logging_config", "tracing_config")
 
 
 def _enter(working_dir: str | None) -> None:

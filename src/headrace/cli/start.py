@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.options import EngineOption, ProxyLocationOption, RayAddress
+from headrace.cli.options import (
+    EngineOption,
+    OtlpEndpoint,
+    ProxyLocationOption,
+    RayAddress,
+    TraceSamplingRatio,
+    tracing_config,
+)
 from headrace.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +80,8 @@ def start(
     engine: EngineOption = None,
     address: RayAddress = None,
     proxy_location: ProxyLocationOption = None,
+    otlp_endpoint: OtlpEndpoint = None,
+    trace_sampling_ratio: TraceSamplingRatio = None,
     log_level: Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     block: Annotated[bool, typer.Option("--block", help="Stay until Ctrl-C, and stop the instance then.")] = False,
 ) -> None:
@@ -110,6 +119,7 @@ def start(
         "http_options": http_options,
         "rest_options": {"host": rest_host, "port": rest_port},
         "logging_config": {"log_level": log_level},
+        "tracing_config": tracing_config(otlp_endpoint, trace_sampling_ratio),
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "memory": memory,
@@ -132,6 +142,7 @@ def _tell(client: Client) -> None:
     from headrace.cli.messages import out
 
     out.print(f"Applications  {client.http_url or 'not over HTTP'}", soft_wrap=True)
+    out.print(f"Dashboard     {client.rest_url}", soft_wrap=True)
     out.print(f"REST API      {client.rest_url}", soft_wrap=True)
     out.print(f"Logs          {client.session.dir / 'logs'}", soft_wrap=True)
 

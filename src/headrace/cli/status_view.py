@@ -109,7 +109,7 @@ def _table(details: dict[str, Any], now_s: float) -> Table:
         since = _ago(now_s - application["last_deployed_time_s"])
         table.add_row(
             Text(application["name"], style="bold"),
-            _status(application["status"]),
+            status_text(application["status"]),
             "",
             Text.assemble((where, "cyan"), ("  " if where else ""), (since, "bright_black")),
         )
@@ -118,7 +118,7 @@ def _table(details: dict[str, Any], now_s: float) -> Table:
             branch = "└─" if index == len(deployments) - 1 else "├─"
             table.add_row(
                 Text.assemble((f"{branch} ", "bright_black"), deployment["name"]),
-                _status(deployment["status"]),
+                status_text(deployment["status"]),
                 _replicas(deployment),
                 Text(_remark(deployment), style="bright_black", overflow="ellipsis", no_wrap=True),
             )
@@ -138,7 +138,8 @@ def _where(route_prefix: str | None, address: str | None) -> str:
     return address + route_prefix
 
 
-def _status(status: str) -> Text:
+def status_text(status: str) -> Text:
+    """A status in its colour."""
     return Text(f"● {status}", style=_COLOURS.get(status, "red"))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.config.request_router import RequestRouterConfig
     from headrace.config.route_prefix import check_route_prefix
     from headrace.config.schema import DeploymentOverride, ServeApplicationSchema, ServeDeploySchema
+    from headrace.config.tracing_config import TracingConfig
 
 _HOME = {
     "AggregationFunction": "autoscaling",
@@ -54,6 +55,7 @@ _HOME = {
     "ServeApplicationSchema": "schema",
     "ServeDeploySchema": "schema",
     "TimeStampedValue": "autoscaling_context",
+    "TracingConfig": "tracing_config",
     "check_route_prefix": "route_prefix",
     "load_config": "config_file",
     "refuse_unavailable": "availability",
@@ -86,6 +88,7 @@ __all__ = [
     "ServeApplicationSchema",
     "ServeDeploySchema",
     "TimeStampedValue",
+    "TracingConfig",
     "check_route_prefix",
     "load_config",
     "refuse_unavailable",

@@ -38,8 +38,6 @@ def unavailable_in_schema(schema: ServeDeploySchema) -> Iterator[Problem]:
     """The entries of a config file that would have no effect."""
     if schema.grpc_options is not None and schema.grpc_options.grpc_servicer_functions:
         yield Problem(("grpc_options", "grpc_servicer_functions"), f"gRPC {_NOT_YET}; remove it and use HTTP")
-    if schema.tracing_config is not None and schema.tracing_config.get("enabled"):
-        yield Problem(("tracing_config",), f"tracing {_NOT_YET}; remove it")
     if schema.controller_options and any(schema.controller_options.values()):
         yield Problem(("controller_options",), f"{_NOT_YET}; set the controller's environment where you start it")
     for index, application in enumerate(schema.applications):

@@ -14,6 +14,7 @@ from headrace.config.logging_config import LoggingConfig
 from headrace.config.model import ConfigModel, NonNegativeInt, NonNegativeNumber
 from headrace.config.problems import Problem, config_error
 from headrace.config.ray_actor_options import Resources
+from headrace.config.tracing_config import TracingConfig, check_opentelemetry
 
 PREFIX_VARIABLE = "HEADRACE_METRICS_PREFIX"
 
@@ -26,6 +27,7 @@ class InstanceConfig(ConfigModel):
         proxy_location: on which machines of a cluster there are proxies.
         rest: where the REST API listens.
         logging: how the instance's own processes log, and deployments that say nothing else.
+        tracing: whether and where requests are traced.
         metrics_prefix: goes before the names of metrics; `$HEADRACE_METRICS_PREFIX` where nothing is said, and "ray_"
             where that is not set: the names are Ray Serve's.
         num_cpus, num_gpus, memory: what there is to give to replicas; None for what the machine has. `memory` is bytes.
@@ -38,6 +40,7 @@ class InstanceConfig(ConfigModel):
     proxy_location: ProxyLocation = ProxyLocation.EveryNode
     rest: RestOptions = Field(default_factory=RestOptions)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    tracing: TracingConfig = Field(default_factory=TracingConfig)
     metrics_prefix: str = Field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE, "ray_"), validate_default=True)
     num_cpus: NonNegativeNumber | None = None
     num_gpus: NonNegativeInt | None = None
@@ -61,13 +64,14 @@ class InstanceConfig(ConfigModel):
         http_options: Mapping[str, Any] | HTTPOptions | None = None,
         rest_options: Mapping[str, Any] | RestOptions | None = None,
         logging_config: Mapping[str, Any] | LoggingConfig | None = None,
+        tracing_config: Mapping[str, Any] | TracingConfig | None = None,
         metrics_prefix: str | None = None,
         **resources: Any,
     ) -> Self:
         """What `start` is called with; `resources` are `num_cpus`, `num_gpus`, `memory` and `resources`.
 
         Raises:
-            ConfigError: something is wrong; every mistake is named.
+            ConfigError: something is wrong, or tracing needs what is not installed; every mistake is named.
         """
         http = HTTPOptions.from_user(http_options)
         rest = rest_options if isinstance(rest_options, RestOptions) else RestOptions(**(rest_options or {}))
@@ -82,6 +86,12 @@ class InstanceConfig(ConfigModel):
             raise config_error(
                 cls.title, [Problem((), f"HTTP and REST cannot both listen on {where}; change one port")]
             )
+        traces = (
+            tracing_config if isinstance(tracing_config, TracingConfig) else TracingConfig(**(tracing_config or {}))
+        )
+        check_opentelemetry(traces)
+        if tracing_config is not None or traces.enabled:
+            resources["tracing"] = traces
         if metrics_prefix is not None:
             resources["metrics_prefix"] = metrics_prefix
         if proxy_location is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from headrace.config.model import ConfigModel, Flag
+from headrace.config.model import ConfigModel, Flag, NonNegativeInt
 from headrace.config.problems import nearest, shown, wrong_choice
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -28,9 +28,12 @@ class LoggingConfig(ConfigModel):
     Attributes:
         encoding: `TEXT` for people, `JSON` for machines.
         log_level: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, or the number that `logging` has for one of them.
-        logs_dir: folder for the log files; None for the session's own.
-        enable_access_log: whether each request is logged.
+        logs_dir: folder for the log files; None for the session's own, which is removed with the instance.
+        enable_access_log: whether each request is logged, in the files: the proxies' and the replicas'.
         additional_log_standard_attrs: attributes of `logging.LogRecord` that every line carries as well.
+        max_file_bytes: a log file of that size is put aside and another begun, 0 for never; None for what
+            `RAY_ROTATION_MAX_BYTES` says, or 100 MB.
+        backup_count: how many that were put aside are kept; None for what `RAY_ROTATION_BACKUP_COUNT` says, or 5.
     """
 
     title: ClassVar[str] = "wrong logging_config"
@@ -40,6 +43,8 @@ class LoggingConfig(ConfigModel):
     logs_dir: str | None = None
     enable_access_log: Flag = True
     additional_log_standard_attrs: list[str] = Field(default_factory=list)
+    max_file_bytes: NonNegativeInt | None = None
+    backup_count: NonNegativeInt | None = None
 
     @field_validator("encoding", mode="before")
     @classmethod

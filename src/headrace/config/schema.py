@@ -16,6 +16,7 @@ from headrace.config.model import ConfigModel, Flag, JsonObject, Name, Port, Pos
 from headrace.config.problems import Problem, config_error, mistake, problems_of, shown
 from headrace.config.ray_actor_options import RuntimeEnv
 from headrace.config.route_prefix import route_prefix_problem
+from headrace.config.tracing_config import TracingConfig
 
 
 class DeploymentOverride(DeploymentOptions):
@@ -124,8 +125,9 @@ class ServeDeploySchema(ConfigModel):
     Attributes:
         proxy_location: which machines run proxies.
         http_options: where proxies listen.
-        grpc_options, controller_options, tracing_config, target_capacity: see `availability`.
+        grpc_options, controller_options, target_capacity: see `availability`.
         logging_config: how the instance logs.
+        tracing_config: whether and where requests are traced.
         applications: all applications that are to run.
     """
 
@@ -136,7 +138,7 @@ class ServeDeploySchema(ConfigModel):
     grpc_options: GrpcOptionsSchema | None = None
     controller_options: JsonObject | None = None
     logging_config: LoggingConfig | None = None
-    tracing_config: JsonObject | None = None
+    tracing_config: TracingConfig | None = None
     applications: list[ServeApplicationSchema]
     target_capacity: float | None = Field(default=None, strict=True, ge=0, le=100)
 

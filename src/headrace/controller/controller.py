@@ -34,6 +34,7 @@ from headrace.controller.builds import Builds
 from headrace.controller.deployment_manager import DeploymentManager
 from headrace.controller.instance_view import node_statuses, proxy_statuses
 from headrace.controller.metrics import ControllerMetrics
+from headrace.controller.observed.sampler import Sampler
 from headrace.controller.services import Services, describe_exit
 from headrace.controller.short_ids import ShortIds
 from headrace.controller.spec_reading import PROCESS_PREFIX
@@ -67,6 +68,7 @@ class Controller:
     ) -> None:
         self.engine = engine
         self.session_dir = session_dir
+        self.secret = secret
         self.config = config if config is not None else InstanceConfig()
         self.hub = WatchHub(self._unknown)
         self.callers = Callers(self._caller_gone)
@@ -89,6 +91,7 @@ class Controller:
             root_path=http.root_path if http is not None else "",
             max_body_bytes=http.max_body_bytes if http is not None else None,
             logging=log_options,
+            tracing=self.config.tracing.model_dump(mode="json"),
         )
         self._dirty: dict[DeploymentManager, None] = {}
         self._waiting: set[DeploymentManager] = set()
@@ -111,6 +114,8 @@ class Controller:
             loops=lambda: self._loops,
             nodes=engine.nodes,
         )
+
+        self.sampler = Sampler(secret, lambda: list(self.applications.managers), engine.list)
 
     def _unknown(self, key: str) -> RoutingTable | DeploymentTargets:
         return RoutingTable() if key == ROUTES else self.applications.no_such_deployment(key)
@@ -137,6 +142,7 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.builds.close()
         self.policies.close()
+        self.sampler.close()
         for manager in self.applications.managers:
             manager.close()
 

@@ -288,7 +288,10 @@ class DeploymentManager:
             for (replica_id, place), rank in zip(places.items(), ranks, strict=False):
                 runner = self._runner(replica_id, spec, options, config_of(spec), rank=rank, gang=place)
                 self.runners[replica_id] = runner
-                runner.start(process_of(replica_id, spec, options, environment, self._services.logging, place))
+                services = self._services
+                runner.start(
+                    process_of(replica_id, spec, options, environment, services.logging, services.tracing, place)
+                )
 
     def _refused(self, refusal: Refusal, version: str) -> None:
         if refusal.kind == "never" and version == self.spec.version:

@@ -20,7 +20,8 @@ from headrace.engine.local import connect as this_machine
 from headrace.engine.process import ProcessContext
 from headrace.engine.protocol import EngineFactory
 from headrace.engine.session import CONTROLLER_ERROR
-from headrace.exceptions import StartupError
+from headrace.exceptions import ConfigError, StartupError
+from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import configure_logging
 
 logger = logging.getLogger("headrace.controller")
@@ -50,11 +51,15 @@ async def serve(process: ProcessContext) -> None:
             "rest" if it serves the REST API.
 
     Raises:
-        StartupError: the state store cannot be read.
+        StartupError: the state store cannot be read, or there can be no log where it is wanted.
         ConnectionError: the engine is gone, or the state can no longer be kept: another controller is to be started.
     """
     config = InstanceConfig(**process.args.get("instance", {}))
-    configure_logging("controller", config.logging.model_dump(mode="json"))
+    whose = LoggedProcess("controller", "controller")
+    try:
+        configure_logging(whose, config.logging.model_dump(mode="json"), process.session_dir / "logs")
+    except ConfigError as error:
+        raise StartupError(str(error)) from None
     engine = await _factory(process.args.get("engine"))(process, config)
     lost = asyncio.Event()
     store = Store(process.session_dir / "state.db", engine.journal, lost.set)
@@ -106,4 +111,10 @@ async def _serve_rest(controller: Controller, process: ProcessContext) -> None:
             TOKEN_VARIABLE,
             process.session_dir / TOKEN_FILE,
         )
-    await RestServer(RestApi(controller, token).app).serve(listener)
+    api = RestApi(controller, token)
+    sampling = asyncio.create_task(controller.sampler.run())
+    try:
+        await RestServer(api.app).serve(listener)
+    finally:
+        sampling.cancel()
+        api.observed.close()

@@ -221,6 +221,11 @@ class ReplicaRunner:
         """Where it runs; empty while it has no place."""
         return self._where.node if self._where is not None else ""
 
+    @property
+    def vitals(self) -> str:
+        """The address of its other thread; empty while there is no process."""
+        return self._where.vitals if self._where is not None else ""
+
     def _reach(self, process: ProcessInfo) -> None:
         self._where, self._connection.address = process, process.address
 

@@ -18,11 +18,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.config.problems import nearest, written
 from headrace.controller.controller import VERSION, Controller
+from headrace.controller.observed.live import TRANSPORT_KEY
+from headrace.controller.rest_debug import DebugApi
 from headrace.controller.rest_guard import Guard
 from headrace.controller.rest_health import HealthApi
+from headrace.controller.rest_logs import LogsApi
+from headrace.controller.rest_observed import ObservedApi
+from headrace.controller.rest_pages import Pages
+from headrace.controller.rest_playground import Playground
 from headrace.controller.rest_schema import SOURCES, instance_details, node_details
 from headrace.exceptions import ConfigError
 from headrace.observe.exposition import CONTENT_TYPE
@@ -47,6 +54,7 @@ class RestApi:
 
     def __init__(self, controller: Controller, token: str | None) -> None:
         self._controller = controller
+        self.observed = ObservedApi(controller)
         applications = "/api/serve/applications"
         self.app: ASGIApp = Starlette(
             routes=[
@@ -66,6 +74,11 @@ class RestApi:
                 Route("/api/version", self.version, methods=["GET"]),
                 Route("/api/ray/version", self.version, methods=["GET"]),
                 *HealthApi(controller).routes,
+                *self.observed.routes,
+                *LogsApi(controller).routes,
+                *DebugApi(controller).routes,
+                *Pages(actions=token is not None).routes,
+                *Playground(controller).routes,
                 *(Route(path, self.metrics, methods=["GET"]) for path in ("/metrics", "/-/metrics")),
             ],
             middleware=[Middleware(Guard, token=token)],
@@ -115,6 +128,9 @@ class RestApi:
         differ = [f"http_options.{name}" for name, value in asked.items() if options.get(name) != value]
         if given.get("logging_config"):
             differ.append("logging_config")
+        asked = given.get("tracing_config") or {}
+        traces = running.tracing.model_dump(mode="json")
+        differ += [f"tracing_config.{name}" for name, value in asked.items() if traces.get(name) != value]
         return [f"{name} is taken when the instance starts, and was ignored; restart it for that" for name in differ]
 
     async def delete_all(self, request: Request) -> Response:
@@ -267,11 +283,21 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(HttpToolsProtocol):
+    """Leaves the transport in the scope of a request."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[TRANSPORT_KEY] = self.transport  # type: ignore[literal-required]
+
+
 class RestServer:
     """Serves the REST API on a socket that listens already."""
 
     def __init__(self, app: ASGIApp) -> None:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none")
+        config = uvicorn.Config(
+            app, http=_Protocol, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none"
+        )
         self._server = _Server(config)
 
     async def serve(self, listener: socket.socket) -> None:

@@ -22,6 +22,15 @@ HEALTH_PATHS = frozenset(
 )
 """Anybody may ask for these: Kubernetes probes a pod by its address, and has no token. They tell nothing else."""
 
+INDEX_PATH = "/"
+ASSETS_PATH = "/assets/"
+"""The dashboard's own files, which hold no data: who has a token types it into the page."""
+
+PLAYGROUND_PATH = "/api/headrace/playground/"
+"""Calls of applications, which whoever is on this machine can make at the proxy's port as well."""
+
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine alone."""
@@ -51,7 +60,8 @@ class Guard:
     """Refuses what does not carry the token, or comes from a web page.
 
     A page cannot send a token that it does not know. Without a token, a page of another site gives itself away by its
-    `Origin`, or, if it has made its own name point here (DNS rebinding), by that name in `Host`.
+    `Origin`, or, if it has made its own name point here (DNS rebinding), by that name in `Host`. The dashboard then may
+    only read, and call applications. Programs send no `Origin`, and are not restricted.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -60,7 +70,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            refusal = self._refusal(Headers(scope=scope), scope["path"])
+            refusal = self._refusal(Headers(scope=scope), scope["method"], scope["path"])
             if refusal is not None:
                 status, reason = refusal
                 extra = {"WWW-Authenticate": "Bearer"} if status == 401 else None
@@ -68,7 +78,7 @@ class Guard:
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, headers: Headers, path: str) -> tuple[int, str] | None:
+    def _refusal(self, headers: Headers, method: str, path: str) -> tuple[int, str] | None:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
@@ -76,6 +86,8 @@ class Guard:
         if path in HEALTH_PATHS:
             return None
         if self._token is not None:
+            if method in _READING and (path == INDEX_PATH or path.startswith(ASSETS_PATH)):
+                return None
             # What stands between, such as Kubernetes' API server, may take the usual header for its own.
             authorization = headers.get("authorization") or headers.get("x-ray-authorization", "")
             scheme, _, given = authorization.partition(" ")
@@ -88,4 +100,9 @@ class Guard:
         name = urlsplit(f"//{host}").hostname or ""
         if not is_loopback(name):
             return 403, f"the Host '{host}' is not this machine; use 127.0.0.1 or localhost"
+        if origin is not None and method not in _READING and not path.startswith(PLAYGROUND_PATH):
+            return 403, (
+                f"without a token, pages may only read; start the instance with ${TOKEN_VARIABLE} set, and the "
+                "dashboard asks for it"
+            )
         return None

@@ -26,6 +26,7 @@ class Services:
         root_path, max_body_bytes: the instance's HTTP options that replicas need.
         counts: what has happened to replicas, by application and deployment.
         logging: how replicas log that have no logging_config of their own.
+        tracing: how replicas trace requests, a dumped TracingConfig.
         mark: asks for a manager's next look at its replicas; called with itself.
         room_made: called when resources have become free.
         anyone_leaving: whether any replica of the instance is on its way out, which will free resources.
@@ -47,6 +48,7 @@ class Services:
     root_path: str = ""
     max_body_bytes: int | None = None
     logging: dict[str, Any] = field(default_factory=dict)
+    tracing: dict[str, Any] = field(default_factory=dict)
     counts: dict[tuple[str, str], DeploymentCounts] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)
 

@@ -97,10 +97,12 @@ def process_of(
     options: DeploymentOptions,
     runtime_env: dict[str, Any],
     logging: dict[str, Any],
+    tracing: dict[str, Any],
     gang: GangPlace | None = None,
 ) -> ProcessSpec:
     """The process of a replica. `runtime_env` is the application's, `logging` the instance's; the deployment's own win
-    over them. `gang`: its place in its gang, which a new controller has to know before the replica answers."""
+    over them. `tracing` is the instance's. `gang`: its place in its gang, which a new controller has to know before the
+    replica answers."""
     environment = environment_of(options, runtime_env)
     return ProcessSpec(
         name=f"{PROCESS_PREFIX}{replica_id}",
@@ -113,6 +115,7 @@ def process_of(
             "deployment": spec.name,
             "version": spec.version,
             "logging": logging,
+            "tracing": tracing,
             "gang": msgspec.to_builtins(gang),
         },
         env=environment.env_vars,

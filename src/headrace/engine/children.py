@@ -170,6 +170,9 @@ class Children:
     def _info(self, living: _Child) -> ProcessInfo:
         spec = living.spec
         socket = None if spec.listen is None else self._folder / spec.listen
+        vitals = None if socket is None else socket.with_suffix(".vitals")
+        if spec.role == "proxy":
+            vitals = self._folder / f"{spec.name}.vitals"
         return ProcessInfo(
             name=spec.name,
             role=spec.role,
@@ -181,7 +184,7 @@ class Children:
             node=self._node,
             zone=self._zone,
             address="" if socket is None else os.fspath(socket),
-            vitals="" if socket is None else os.fspath(socket.with_suffix(".vitals")),
+            vitals="" if vitals is None else os.fspath(vitals),
         )
 
     def inspect(self, name: str) -> Activity | None:

@@ -76,7 +76,8 @@ class ProcessInfo(msgspec.Struct, kw_only=True):
         node, zone: where it runs.
         address: how the controller and other machines reach its socket over the wire: the path itself on one machine.
             Empty if it has none.
-        vitals: how the socket that a replica opens beside it, `<stem of listen>.vitals`, is reached from there.
+        vitals: how the socket that a replica opens beside it, `<stem of listen>.vitals`, is reached from there; a
+            proxy's is `<name>.vitals`. Empty if it has none.
     """
 
     name: str

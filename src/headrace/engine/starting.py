@@ -181,7 +181,8 @@ class _PendingHere:
 
 def root_config(instance: InstanceConfig, *, detached: bool = False, rest_port_given: bool = False) -> RootConfig:
     """What to start a root on this machine with."""
-    from headrace.engine.root_config import RootConfig
+    from headrace.config.tracing_config import opentelemetry_modules
+    from headrace.engine.root_config import WARM, RootConfig
 
     http = instance.http if instance.http is not None and instance.http.enabled else None
     return RootConfig(
@@ -193,4 +194,5 @@ def root_config(instance: InstanceConfig, *, detached: bool = False, rest_port_g
         rest_port_fallback=not rest_port_given,
         instance=instance.model_dump(mode="json"),
         detached=detached,
+        warm=(*WARM, *opentelemetry_modules(instance.tracing)),
     )

@@ -38,13 +38,15 @@ class ServedConfig:
 
     def start_flags(self) -> list[str]:
         """What `headrace start` is to be told, beyond the hosts: an instance listens before it gets its config."""
-        http = self.http
+        http, tracing = self.http, self.schema.tracing_config
         flags = ["--http-port", str(http.port)]
         for flag, value in (
             ("--num-proxies", http.num_proxies if http.num_proxies != 1 else None),
             ("--root-path", http.root_path or None),
             ("--request-timeout-s", http.request_timeout_s),
             ("--max-body-bytes", http.max_body_bytes),
+            ("--otlp-endpoint", tracing.endpoint if tracing is not None else None),
+            ("--trace-sampling-ratio", tracing.sampling_ratio if tracing is not None else None),
             ("--log-level", self.schema.logging_config.log_level if self.schema.logging_config is not None else None),
         ):
             if value is not None:

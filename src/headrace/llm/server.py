@@ -77,7 +77,7 @@ class LLMServer:
             raise
         self._gate = PriorityGate(batch_places(config, self.model_info))
         self._most_under_way = most_under_way(config, self.model_info)
-        self._metrics = AnswerMetrics(config.model_id, self.model_info.paths)
+        self._metrics = AnswerMetrics(config.model_id, self.model_info.paths, self.model_info.engine)
         self._metrics.watch(self.engine.load)
         logger.info("model %s is ready after %.1f s", config.model_id, time.monotonic() - began)
 

@@ -104,6 +104,12 @@ LATENCY = _add(
     "Time from a replica's taking a request to the end of its answer, milliseconds.",
     (*_REPLICA, "route"),
 )
+LONGEST = _add(
+    "serve_deployment_max_processing_latency_ms",
+    "gauge",
+    "The longest that a request of the last minute has taken, from a replica's taking it to the end of its answer, ms.",
+    (*_REPLICA, "route"),
+)
 STARTS = _add(
     "serve_deployment_replica_starts",
     "counter",

@@ -8,10 +8,13 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from random import getrandbits
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.config.spec import RouteEntry, RoutingTable
 from headrace.exceptions import InvalidRequestError, RequestCancelledError, RequestTimeoutError
+from headrace.observe import tracing
+from headrace.observe.access_log import AccessLog
+from headrace.observe.ended import EndedRequests
 from headrace.observe.exposition import CONTENT_TYPE
 from headrace.observe.http_counts import HttpCounts, RouteCounts
 from headrace.proxy.http_call import HttpCall
@@ -22,6 +25,9 @@ from headrace.proxy.websocket_call import WebSocketCall
 from headrace.router.headers import HttpHeader, decode_http_response, encode
 from headrace.router.hub import RouterHub
 from headrace.wire import frames
+
+if TYPE_CHECKING:
+    from headrace.observe.spans import Span
 
 logger = logging.getLogger("headrace.proxy")
 
@@ -36,6 +42,17 @@ _MAX_REQUEST_ID = 256
 _CLIENT_LEFT = 499
 _BROKE_OFF = 500
 """As what a request is counted whose client left, and one whose answer broke off after its status."""
+_REQUEST_ID = "headrace.request_id"
+_FAILURE = "headrace.failure"
+"""Where a request's scope keeps its id, and the name of the error that no replica's answer was there for."""
+_FAILURES = {
+    _CLIENT_LEFT: "RequestCancelledError",
+    408: "RequestTimeoutError",
+    **{status: f"HTTP {status}" for status in range(500, 600)},
+}
+"""What is told as the failure of a request where nothing more is known than how it was answered."""
+_WS_FAILURES = {code: f"WebSocket {code}" for code in (1002, 1006, 1011, 1012, 1013, 1014)}
+_WEBSOCKET_BROKE = 1011
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 
@@ -50,7 +67,10 @@ class ProxyApp:
 
     Attributes:
         counts: what has been answered.
+        ended: the latest of it, the slowest and what failed: request id, when, how long, failure, method, route,
+            application, status.
         metrics: the whole node's metrics as text; set before the first request.
+        access: where each request is noted; None for nowhere.
     """
 
     def __init__(
@@ -59,7 +79,9 @@ class ProxyApp:
         self.hub: RouterHub = None  # type: ignore[assignment]
         self.ready = False
         self.counts = HttpCounts()
+        self.ended = EndedRequests(monotonic())
         self.metrics: Callable[[], Awaitable[bytes]] = None  # type: ignore[assignment]
+        self.access: AccessLog | None = None
         self.routes_known = asyncio.Event()
         self._root_path = root_path
         self._request_timeout_s = request_timeout_s
@@ -95,24 +117,53 @@ class ProxyApp:
         counts = self.counts
         if entry is None:
             answer = no_route(path, self._routes.as_dict()) if self.ready else _NOT_READY
-            counts.nowhere.record(scope["method"], answer.status, monotonic() - began)
+            now = monotonic()
+            counts.nowhere.record(scope["method"], answer.status, now - began)
+            if self.access is not None:
+                self._note(self.access, now, now - began, scope, scope["method"], None, answer.status)
             await _send_answer(send, answer)
             return
         of_route = self._counts_by_route[entry.route_prefix]
         counts.ongoing += 1
         status = _CLIENT_LEFT
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
         try:
-            status = await self._request(entry, scope, receive, send)
+            status = await self._request(entry, scope, receive, send, span)
         finally:
             counts.ongoing -= 1
-            of_route.record(scope["method"], status, monotonic() - began)
+            now = monotonic()
+            took_s = now - began
+            method = scope["method"]
+            of_route.record(method, status, took_s)
+            failure = scope.get(_FAILURE) or _FAILURES.get(status)
+            request_id = scope.get(_REQUEST_ID, "")
+            prefix = entry.route_prefix
+            self.ended.add((request_id, now, took_s, failure, method, prefix, entry.app, status))
+            if self.access is not None:
+                self._note(self.access, now, took_s, scope, method, entry, status)
+            if span is not None:
+                span.answered(status)
+
+    def _note(
+        self,
+        access: AccessLog,
+        now: float,
+        took_s: float,
+        scope: Scope,
+        method: str,
+        entry: RouteEntry | None,
+        status: int,
+    ) -> None:
+        route, app = ("", "") if entry is None else (entry.route_prefix, entry.app)
+        request_id = scope.get(_REQUEST_ID, "")
+        access.note((now, took_s, method, scope["raw_path"], route, app, status, request_id, scope["client"]))
 
     # HTTP.
 
-    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _request(self, entry: RouteEntry, scope: Scope, receive: Receive, send: Send, span: Span | None) -> int:
         """Have a request answered; returns the status."""
         found = dict(scope["headers"])
-        request_id = _request_id(found)
+        request_id = scope[_REQUEST_ID] = _request_id(found)
         length = found.get(b"content-length")
         flags = frames.HTTP
         payload = b""
@@ -147,7 +198,7 @@ class ProxyApp:
                 return await _refuse_body(send, receive, limit or 0)
             if more or len(payload) > frames.PART_BYTES:
                 flags |= frames.MORE
-        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, timeout_s, span)
         call = HttpCall(
             self.hub.loop,
             flags,
@@ -157,7 +208,9 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
             retryable=scope["method"] in _IDEMPOTENT,
+            request_id=request_id,
         )
+        call.trace = span
         scope[CALL_KEY] = call
         if timeout_s is not None:
             call.timer = self.hub.loop.call_later(timeout_s, call.expire)
@@ -184,8 +237,11 @@ class ProxyApp:
             return await _refuse_body(send, receive, self._max_body_bytes or 0)
         except Exception as error:
             answer = for_error(error, request_id)
+            if answer.status >= 500:
+                scope[_FAILURE] = type(error).__name__
             if answer.status >= 500 and not hasattr(error, "status_code"):
-                logger.warning("request %s to %s: %s", request_id, scope["path"], error)
+                extra = {"request_id": request_id}
+                logger.warning("request %s to %s: %s", request_id, scope["path"], error, extra=extra)
             answer.headers.append((b"x-request-id", request_id.encode("latin-1")))
             return await _send_answer(send, answer)
         head = decode_http_response(call.head)
@@ -218,7 +274,13 @@ class ProxyApp:
         return head.status
 
     def _header(
-        self, scope: Scope, found: dict[bytes, bytes], entry: RouteEntry, request_id: str, timeout_s: float | None
+        self,
+        scope: Scope,
+        found: dict[bytes, bytes],
+        entry: RouteEntry,
+        request_id: str,
+        timeout_s: float | None,
+        span: Span | None,
     ) -> tuple[HttpHeader, str, str]:
         model_id = found.get(b"serve_multiplexed_model_id") or found.get(b"serve-multiplexed-model-id") or b""
         session_id = found.get(b"x-session-id", b"")
@@ -240,6 +302,9 @@ class ProxyApp:
             session_id.decode("latin-1"),
             timeout_s,
         )
+        if span is not None:
+            span.set({"headrace.request_id": request_id})
+            header.trace = span.wire()
         return header, header.multiplexed_model_id, header.session_id
 
     async def _own(self, path: str) -> Answer | None:
@@ -266,8 +331,9 @@ class ProxyApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "no application has a route for this path"})
             return
         found = dict(scope["headers"])
-        request_id = _request_id(found)
-        header, model_id, session_id = self._header(scope, found, entry, request_id, None)
+        request_id = scope[_REQUEST_ID] = _request_id(found)
+        span = None if tracing.tracer is None else tracing.tracer.http(scope, entry.app, entry.route_prefix)
+        header, model_id, session_id = self._header(scope, found, entry, request_id, None, span)
         header.subprotocols = list(scope.get("subprotocols") or [])
         call = WebSocketCall(
             self.hub.loop,
@@ -278,6 +344,7 @@ class ProxyApp:
             multiplexed_model_id=model_id,
             session_id=session_id,
         )
+        call.trace = span
         began = monotonic()
         of_route = self._counts_by_route[entry.route_prefix]
         self.counts.ongoing += 1
@@ -293,8 +360,16 @@ class ProxyApp:
             if not call.settled:
                 call.cancel()
             self.counts.ongoing -= 1
-            took_s = monotonic() - began
-            of_route.record("WS", call.close_code, took_s)
+            now = monotonic()
+            took_s = now - began
+            code, prefix = call.close_code, entry.route_prefix
+            of_route.record("WS", code, took_s)
+            self.ended.add((request_id, now, took_s, _WS_FAILURES.get(code), "WS", prefix, entry.app, code))
+            if self.access is not None:
+                self._note(self.access, now, took_s, scope, "WS", entry, code)
+            if span is not None:
+                span.set({"headrace.websocket.close_code": code})
+                span.ended("WebSocketError" if code == _WEBSOCKET_BROKE else None)
         if not closed:
             try:
                 await send({"type": "websocket.close", "code": 1011, "reason": "the application ended the connection"})

@@ -30,6 +30,7 @@ class HttpCall(RoutedCall):
         "begun",
         "body",
         "head",
+        "request_id",
         "timer",
         "whole",
     )
@@ -44,9 +45,11 @@ class HttpCall(RoutedCall):
         multiplexed_model_id: str = "",
         session_id: str = "",
         retryable: bool = False,
+        request_id: str = "",
     ) -> None:
         super().__init__(flags, header, payload, method, multiplexed_model_id, session_id, retryable)
         self._loop = loop
+        self.request_id = request_id
         self.begun: asyncio.Future[None] = loop.create_future()
         self.whole = False
         self.head = b""

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ import uvloop
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from headrace.exceptions import ConfigError
-from headrace.observe.logs import configure_logging
+from headrace.observe import tracing
+from headrace.observe.log_files import LoggedProcess
+from headrace.observe.logs import configure_logging, end_logging
 from headrace.proxy.app import ProxyApp
 from headrace.proxy.metrics import ProxyMetrics
+from headrace.proxy.observed import ProxyObserved
 from headrace.proxy.protocol import ProxyProtocol, close_slow_clients
 from headrace.router.hub import RouterHub, set_hub
 from headrace.wire.connection import SharedMemory
@@ -42,12 +46,17 @@ def main(process: ProcessContext) -> None:
         uvloop.run(_serve(process))
     except ConfigError as error:
         sys.exit(f"headrace: {process.name} cannot start: {error}")
+    finally:
+        end_logging()
 
 
 async def _serve(process: ProcessContext) -> None:
     instance = process.args.get("instance") or {}
     http: dict[str, Any] = instance.get("http") or {}
-    configure_logging(process.name, instance.get("logging"))
+    log = configure_logging(
+        LoggedProcess("proxy", process.name), instance.get("logging"), process.session_dir / "logs", capture=True
+    )
+    tracing.begin_tracing(instance.get("tracing"), f"{process.name}@{socket.gethostname()}")
     folder = shared_folder(process.session_dir.name)
     app = ProxyApp(
         root_path=http.get("root_path") or "",
@@ -60,12 +69,14 @@ async def _serve(process: ProcessContext) -> None:
         SharedMemory(folder) if folder is not None else None,
         on_routes=app.set_routes,
     )
+    app.access = log.access()
     set_hub(app.hub)
     prefix = instance.get("metrics_prefix", "ray_")
-    metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub)
+    observed = ProxyObserved(app.counts, app.ended, app.hub).handlers()
+    metrics = ProxyMetrics(process.name, process.session_dir, process.secret, prefix, app.counts, app.hub, **observed)
     app.metrics = metrics.scrape
     await metrics.serve()
-    server = uvicorn.Server(_config(_wrapped(app, http.get("middlewares") or []), http))
+    server = _Server(_config(_wrapped(app, http.get("middlewares") or []), http))
     slow = asyncio.create_task(close_slow_clients(server.server_state.connections))
     try:
         with contextlib.suppress(TimeoutError):
@@ -75,6 +86,14 @@ async def _serve(process: ProcessContext) -> None:
     finally:
         slow.cancel()
         await app.hub.close()
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Here, since the signal that it was told to end by ends the process before anything else runs.
+        await asyncio.to_thread(tracing.end_tracing)
+        end_logging()
 
 
 def _config(app: Any, http: dict[str, Any]) -> uvicorn.Config:

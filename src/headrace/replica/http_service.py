@@ -14,13 +14,15 @@ from time import monotonic
 from typing import Any
 
 from headrace.exceptions import BackPressureError, InvalidRequestError, RequestTimeoutError
+from headrace.observe import tracing
+from headrace.observe.log_format import in_request
 from headrace.replica.http.encode import encode_result
 from headrace.replica.http.errors import error_response, response_for_exception
 from headrace.replica.http.plan import HandlerPlan
 from headrace.replica.http.request import request_from
 from headrace.replica.http.results import ASGIResult, EncodedResponse, StreamingResult
 from headrace.replica.http_stream import LARGE_BODY, AsgiSender, JoinedPieces, end_stream, send_large
-from headrace.replica.service import CANCELLED, ReplicaService, iterate_in_thread
+from headrace.replica.service import CANCELLED, ReplicaService, iterate_in_thread, task_of
 from headrace.replica.user_code import Method, MethodKind
 from headrace.replica.user_traceback import user_traceback
 from headrace.router.context import RequestContext, request_context
@@ -79,6 +81,12 @@ class HttpService:
             now,
         )
         call.note = context
+        attached = None
+        if tracing.tracer is not None:
+            context.span = tracing.tracer.replica(
+                header.trace, service.app, service.deployment, "__call__", header.request_id
+            )
+            attached = context.span.attach()
         token = request_context.set(context)
         try:
             if timeout_s is not None and timeout_s <= 0:
@@ -96,6 +104,8 @@ class HttpService:
             task = service.loop.create_task(coroutine)
         finally:
             request_context.reset(token)
+            if attached is not None:
+                context.span.detach(attached)
         call.task = task
 
     # Plain handlers.
@@ -222,10 +232,7 @@ class HttpService:
                     self._respond(call, result)
                     return
                 value = _value(value)
-            token = request_context.set(context)
-            task = service.loop.create_task(self._run(call, context, scope, lambda: value, (), {}))
-            request_context.reset(token)
-            call.task = task
+            call.task = task_of(context, service.loop, self._run(call, context, scope, lambda: value, (), {}))
 
         job = service.worker.submit(context.unless_expired(function), args, kwargs, done)
 
@@ -247,9 +254,13 @@ class HttpService:
     def _respond_exception(self, call: ServerCall, context: RequestContext, error: BaseException) -> None:
         response = response_for_exception(error, context.request_id)
         if response.status >= 500 and not isinstance(error, BackPressureError | RequestTimeoutError):
+            trace = user_traceback(error)
+            extra = in_request(context)
             logger.error(
-                "request %s to %s failed: %s", context.request_id, self._service.deployment, user_traceback(error)
+                "request %s to %s failed: %s", context.request_id, self._service.deployment, trace, extra=extra
             )
+            if context.span is not None:
+                context.span.failed(error, user_traceback(error))
         refused = response.status < 500 and response.status not in _UNANSWERED  # as the client's mistake
         failure = None if refused else type(error).__name__
         if call.finished:

@@ -21,7 +21,7 @@ from headrace.config.spec import (
     ReplicaState,
 )
 from headrace.exceptions import HeadraceError
-from headrace.observe.logs import configure_logging
+from headrace.observe.logs import ProcessLog
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.deployed_sources import import_as_deployed
 from headrace.replica.http.asgi import LifespanRunner, build_asgi_app
@@ -76,6 +76,7 @@ class Lifecycle:
         self.service: ReplicaService = None  # type: ignore[assignment]
         self.listener: Listener | None = None
         self.stats: StatsReporter | None = None
+        self.configure_logging: Callable[[dict[str, Any]], ProcessLog | None] = lambda config: None
         self._on_constructed = on_constructed
         self._on_failure = on_failure
         self._app = app
@@ -124,7 +125,7 @@ class Lifecycle:
         self._spec = spec
         options = spec.deployment.options
         if options.get("logging_config"):
-            configure_logging(f"{self._app}/{self._deployment}/{self.replica_id[-5:]}", options["logging_config"])
+            self.service.log_calls(self.configure_logging(options["logging_config"]))
         for path in spec.runtime_env.get("sys_path", []):
             if path not in sys.path:
                 sys.path.append(path)

@@ -7,17 +7,24 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from headrace.exceptions import HeadraceError
-from headrace.observe.logs import configure_logging
+from headrace.observe import tracing
+from headrace.observe.log_files import LoggedProcess
+from headrace.observe.logs import ProcessLog, configure_logging, end_logging
 from headrace.replica.autoscaling_stats import StatsReporter
 from headrace.replica.lifecycle import Lifecycle
+from headrace.replica.loop_watch import LoopWatch, warning_threshold_s
 from headrace.replica.metrics import ReplicaMetrics
+from headrace.replica.observed import ReplicaObserved
 from headrace.replica.service import ReplicaService
 from headrace.replica.vitals import LoopProbe, serve_vitals
+from headrace.router.context import current
 from headrace.router.hub import RouterHub, set_hub
 from headrace.router.loaded_models import set_models_listener
 from headrace.wire.callee import listen
@@ -40,6 +47,8 @@ _LAST_ANSWERS_S = 1.0
 def main(process: ProcessContext) -> None:
     """Serve until told to end. `process.args`: `app`, `deployment`, `replica_id`."""
     status = uvloop.run(_serve(process))
+    tracing.end_tracing()
+    end_logging()
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the user's that nobody joins must not keep the process.
@@ -50,7 +59,14 @@ async def _serve(process: ProcessContext) -> int:
     args = process.args
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    configure_logging(f"{args['app']}/{args['deployment']}/{args['replica_id'][-5:]}", args.get("logging"))
+    logged = LoggedProcess("replica", args["replica_id"].rpartition("#")[2], args["app"], args["deployment"])
+    log_folder = process.session_dir / "logs"
+
+    def configure(config: dict[str, Any] | None) -> ProcessLog:
+        return configure_logging(logged, config, log_folder, current=current, capture=True)
+
+    log = configure(args.get("logging"))
+    tracing.begin_tracing(args.get("tracing"), args["replica_id"], args["replica_id"])
     folder = shared_folder(process.session_dir.name)
     shared = SharedMemory(folder) if folder is not None else None
     hub = RouterHub(str(process.session_dir / "controller.sock"), process.secret, shared)
@@ -73,6 +89,8 @@ async def _serve(process: ProcessContext) -> int:
     lifecycle = Lifecycle(args["replica_id"], args["app"], args["deployment"], end_when_told, on_failure)
     service = ReplicaService(loop, args["app"], args["deployment"], RpcService(lifecycle.handlers()))
     lifecycle.service = service
+    lifecycle.configure_logging = configure
+    service.log_calls(log)
     lifecycle.stats = StatsReporter(args["replica_id"], hub.controller)
     _report_models(hub, args["replica_id"])
     wire = process.listeners["wire"]
@@ -86,6 +104,8 @@ async def _serve(process: ProcessContext) -> int:
         lambda: lifecycle.phase,
         lambda: lifecycle.ongoing,
         metrics.families,
+        watch=_block_watch(loop, service),
+        **ReplicaObserved(service, hub).handlers(),
     )
     # Where there are other machines: callers there have their way in beside those of this machine.
     between_machines = [process.listeners["tcp"]] if "tcp" in process.listeners else []
@@ -104,6 +124,14 @@ async def _serve(process: ProcessContext) -> int:
 
 def _vitals_name(socket_path: Any) -> str:
     return os.path.basename(os.fsdecode(socket_path)).removesuffix(".sock") + ".vitals"
+
+
+def _block_watch(
+    loop: asyncio.AbstractEventLoop, service: ReplicaService
+) -> Callable[[], Coroutine[Any, Any, None]] | None:
+    """What warns of code that blocks this thread's event loop; None where nobody wants to know."""
+    threshold_s = warning_threshold_s()
+    return None if threshold_s is None else LoopWatch(loop, threading.get_ident(), service, threshold_s).watch
 
 
 def _report_models(hub: RouterHub, replica_id: str) -> None:

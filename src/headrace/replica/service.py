@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -19,6 +20,11 @@ import cloudpickle
 import msgspec
 
 from headrace.exceptions import BackPressureError, HeadraceError, RequestTimeoutError
+from headrace.observe import tracing
+from headrace.observe.access_log import AccessLog
+from headrace.observe.ended import EndedRequests
+from headrace.observe.log_format import in_request
+from headrace.observe.logs import ProcessLog
 from headrace.observe.request_counts import RequestCounts
 from headrace.replica.sync_worker import Job, SyncWorker
 from headrace.replica.user_code import MethodKind, UserCode
@@ -35,6 +41,7 @@ logger = logging.getLogger("headrace.replica")
 _REANNOUNCE_S = 0.01
 
 _END = object()
+_HTTP = frames.HTTP | frames.WEBSOCKET
 
 CANCELLED = "CancelledError"
 """What requests are counted as that nobody waits for any more."""
@@ -54,6 +61,7 @@ class ReplicaService:
         open: whether calls are admitted at all.
         controllers: connections over which control calls have come.
         counts: calls that are done.
+        ended: the latest of them, the slowest and the failed ones: request id, when, how long, failure, method, route.
         http: takes HTTP requests. Made by `make_http` at the first where the deployment was not the ingress when
             it started: a redeploy may make it that, and leaves its replicas running.
     """
@@ -64,6 +72,7 @@ class ReplicaService:
         self.deployment = deployment
         self.ongoing = 0
         self.counts = RequestCounts()
+        self.ended = EndedRequests(monotonic())
         self.open = False
         self.max_ongoing = 0
         self.user_code: UserCode = None  # type: ignore[assignment]
@@ -75,6 +84,11 @@ class ReplicaService:
         self._control = control
         self._rejected: deque[CalleeConnection] = deque()
         self._announcing: asyncio.TimerHandle | None = None
+        self._access: AccessLog | None = None
+
+    def log_calls(self, log: ProcessLog | None) -> None:
+        """From now on, note each call through a handle there if it has an access log. HTTP requests, proxies note."""
+        self._access = log.access(_method_of) if log is not None else None
 
     def request(self, call: ServerCall) -> None:
         flags = call.flags
@@ -108,6 +122,17 @@ class ReplicaService:
         if not call.flags & frames.CONTROL:
             self.released(call, CANCELLED)
 
+    @property
+    def worked_s(self) -> float:
+        """Durations of all requests that are done, together, seconds."""
+        return self.counts.worked_s
+
+    @property
+    def package(self) -> str | None:
+        """The package or module that the user's class or function is in; None as long as there is none."""
+        code: UserCode | None = self.user_code
+        return None if code is None else code.package
+
     # Admission.
 
     def _reject(self, call: ServerCall) -> None:
@@ -120,7 +145,14 @@ class ReplicaService:
         self.ongoing -= 1
         context: RequestContext | None = call.note
         if context is not None:
-            self.counts.record(context.route, monotonic() - context.began, failure)
+            now = monotonic()
+            took_s = now - context.began
+            self.counts.record(context.route, took_s, failure, now)
+            self.ended.add((context.request_id, now, took_s, failure, context.method, context.route))
+            if self._access is not None and not call.flags & _HTTP:
+                self._access.note((now, took_s, call.header, context.route, failure, context.request_id))
+            if context.span is not None:
+                context.span.ended(failure)
         if self._rejected:
             self._announce_room()
         if self.on_idle is not None and self.ongoing <= 0:
@@ -164,8 +196,13 @@ class ReplicaService:
                 header.session_id,
                 None if timeout_s is None else now + timeout_s,
                 now,
+                header.method,
             )
             call.note = context
+            if tracing.tracer is not None:
+                context.span = tracing.tracer.replica(
+                    header.trace, self.app, self.deployment, header.method, header.request_id
+                )
             if timeout_s is not None and timeout_s <= 0:
                 self.finish_with_error(call, "timeout", f"request {header.request_id} expired before it was started")
                 return
@@ -176,6 +213,7 @@ class ReplicaService:
             self._finish_with_exception(call, error, log=False)
             return
         token = request_context.set(context)
+        attached = None if context.span is None else context.span.attach()
         try:
             streaming = call.flags & frames.STREAM
             if method.is_generator or streaming:
@@ -191,6 +229,8 @@ class ReplicaService:
             task = self.loop.create_task(coroutine)
         finally:
             request_context.reset(token)
+            if attached is not None:
+                context.span.detach(attached)
         call.task = task
 
     async def _run(
@@ -219,10 +259,7 @@ class ReplicaService:
                 else:
                     self._finish_with_exception(call, error)
             elif inspect.isawaitable(value):
-                token = request_context.set(context)
-                task = self.loop.create_task(self._run(call, context, _awaiting(value), (), {}))
-                request_context.reset(token)
-                call.task = task
+                call.task = task_of(context, self.loop, self._run(call, context, _awaiting(value), (), {}))
             elif inspect.isgenerator(value) or inspect.isasyncgen(value):
                 self._finish_with_exception(call, _needs_stream(getattr(function, "__name__", "__call__")), log=False)
             else:
@@ -305,8 +342,12 @@ class ReplicaService:
     def _finish_with_exception(self, call: ServerCall, error: BaseException, log: bool = True) -> None:
         trace = user_traceback(error)
         failure = type(error).__name__
+        if call.note is not None and call.note.span is not None:
+            call.note.span.failed(error, trace)
         if log and not isinstance(error, BackPressureError):
-            logger.error("request %s to %s failed: %s", _request_id(call), self.deployment, trace)
+            logger.error(
+                "request %s to %s failed: %s", _request_id(call), self.deployment, trace, extra=in_request(call.note)
+            )
         if not isinstance(error, Exception):  # SystemExit and the like must not end the process
             error = HeadraceError(f"user code raised {type(error).__name__}: {_text(error)}")
         elif isinstance(error, StopIteration):  # asyncio's futures refuse it, so no caller could be told
@@ -318,6 +359,19 @@ class ReplicaService:
         self.released(call, failure)
         header = ErrorHeader(type(error).__name__, _text(error), trace)
         call.fail(frames.PICKLED, with_ongoing(self.ongoing, encode(header)), payload)
+
+
+def task_of(
+    context: RequestContext, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+) -> asyncio.Task[None]:
+    """A task of a request that has left the event loop meanwhile."""
+    token = request_context.set(context)
+    attached = None if context.span is None else context.span.attach()
+    task = loop.create_task(coroutine)
+    request_context.reset(token)
+    if attached is not None:
+        context.span.detach(attached)
+    return task
 
 
 def _text(error: BaseException) -> str:
@@ -333,6 +387,10 @@ def _request_id(call: ServerCall) -> str:
         return decode(call.header).request_id
     except msgspec.MsgspecError:
         return "without an id"
+
+
+def _method_of(header: bytes) -> str:
+    return decode_call(header).method
 
 
 def _needs_stream(name: str) -> TypeError:
@@ -393,9 +451,11 @@ class _Raised:
 async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
     """Iterate over a sync generator on the worker's threads, and close it there where it is left early."""
     ended = False
+    # One context for all of it: what the generator sets before a `yield`, it finds and resets after it.
+    context = copy_context()
     try:
         while True:
-            for item in await worker.run(_take, source):
+            for item in await worker.run(context.run, _take, source):
                 if item is _END:
                     ended = True
                     return
@@ -405,7 +465,7 @@ async def iterate_in_thread(worker: SyncWorker, source: Any) -> Any:
                 yield item
     finally:
         if not ended and hasattr(source, "close"):
-            worker.submit(source.close, (), {}, _closed)
+            worker.submit(context.run, (source.close,), {}, _closed)
 
 
 def _closed(value: Any, error: BaseException | None) -> None:

@@ -128,6 +128,13 @@ class UserCode:
         return [name for name in self.method_names() if self.method(name).retryable]
 
     @property
+    def package(self) -> str | None:
+        """The package or module that the class or function is in; None where it says none."""
+        target = self._target.func if isinstance(self._target, functools.partial) else self._target
+        module = getattr(target, "__module__", None)
+        return module.partition(".")[0] if isinstance(module, str) else None
+
+    @property
     def has_reconfigure(self) -> bool:
         return callable(getattr(self.instance, "reconfigure", None))
 

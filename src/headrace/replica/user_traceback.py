@@ -20,7 +20,7 @@ def user_traceback(error: BaseException) -> str:
     """
     described = traceback.TracebackException.from_exception(error)
     for each in _chain(described):
-        users = [frame for frame in each.stack if not _is_ours(frame.filename)]
+        users = [frame for frame in each.stack if not is_ours(frame.filename)]
         if users or (isinstance(each.exc_type, type) and issubclass(each.exc_type, HeadraceError)):
             each.stack = traceback.StackSummary.from_list(users)
     return "".join(described.format()).rstrip()
@@ -35,5 +35,6 @@ def _chain(described: traceback.TracebackException | None) -> Iterator[traceback
             yield from _chain(each)
 
 
-def _is_ours(filename: str) -> bool:
+def is_ours(filename: str) -> bool:
+    """Whether a file is Headrace's, and no application that comes with it."""
     return filename.startswith(_OURS) and not filename.startswith(_APPLICATIONS)

@@ -10,12 +10,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from headrace.config.spec import ReplicaVitals
 from headrace.observe.buckets import LOOP_MS, Buckets
 from headrace.observe.exposition import Family
+from headrace.observe.stacks import ProcessStacks, process_stacks
 from headrace.wire.rpc import RpcServer
 
 _ANSWER_WITHIN_S = 0.6
@@ -25,12 +27,13 @@ class LoopProbe:
     """Asks the event loop of another thread to turn, when somebody wants to know: nothing runs while nobody asks.
 
     Attributes:
+        loop: that of the other thread.
         latency_ms: how long the loop took to turn, of all the times that it was asked to.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.latency_ms = Buckets(LOOP_MS)
-        self._loop = loop
+        self.loop = loop
         self._asked_at = 0.0
         self._answered: asyncio.Event | None = None
 
@@ -43,7 +46,7 @@ class LoopProbe:
             answered = self._answered = asyncio.Event()
             self._asked_at = time.monotonic()
             here = asyncio.get_running_loop()
-            self._loop.call_soon_threadsafe(self._turned, here, answered)
+            self.loop.call_soon_threadsafe(self._turned, here, answered)
         try:
             await asyncio.wait_for(self._answered.wait(), within_s)
         except TimeoutError:
@@ -56,7 +59,7 @@ class LoopProbe:
 
     def tasks(self) -> int:
         """How many tasks of the loop are not done."""
-        return len(asyncio.all_tasks(self._loop))
+        return len(asyncio.all_tasks(self.loop))
 
 
 def serve_vitals(
@@ -67,9 +70,11 @@ def serve_vitals(
     phase: Callable[[], str],
     ongoing: Callable[[], int],
     metrics: Callable[[str], Awaitable[list[Family]]],
+    watch: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    **more: Callable[..., Any],
 ) -> None:
-    """Answer `vitals`, and `metrics` with what `metrics` returns for a prefix, on the Unix socket `path`, from a new
-    daemon thread."""
+    """Answer `vitals`, `stacks`, `metrics` with what `metrics` returns for a prefix, and the control calls in `more`,
+    on the Unix socket `path`, from a new daemon thread. `watch` runs there as well."""
 
     async def vitals() -> ReplicaVitals:
         return ReplicaVitals(
@@ -80,14 +85,21 @@ def serve_vitals(
             ongoing=ongoing(),
         )
 
+    async def stacks() -> ProcessStacks:
+        return process_stacks(probe.loop)
+
     async def tell_metrics(prefix: str) -> list[Family]:
         return await metrics(prefix)
 
     async def serve() -> None:
         # Kept in a variable: this loop may be uvloop's, which closes a server that nobody refers to.
-        serving = await RpcServer({"vitals": vitals, "metrics": tell_metrics}).start(listener, secret)
+        handlers: dict[str, Callable[..., Any]] = {"vitals": vitals, "metrics": tell_metrics, "stacks": stacks, **more}
+        serving = await RpcServer(handlers).start(listener, secret)
+        # A task of its own: whatever becomes of it, vitals are told.
+        watching = None if watch is None else asyncio.create_task(watch())
         await asyncio.get_running_loop().create_future()
         serving.close()
+        del watching
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.wire.caller import Call
 from headrace.wire.codec import Buffers
@@ -17,6 +17,14 @@ MAX_ATTEMPTS = 5
 """How often a retryable request is sent before its replicas' deaths count as its own failure."""
 
 
+class CallTrace(Protocol):
+    """What records a call's way, where requests are traced."""
+
+    def queued(self) -> None: ...
+
+    def sent(self) -> None: ...
+
+
 class RoutedCall(Call):
     """Subclasses implement `answered`, `failed`, `failed_remotely` and, for streams, `started`, `piece` and `ended`.
 
@@ -24,9 +32,10 @@ class RoutedCall(Call):
         retryable: whether it may be sent again when its replica died before it answered.
         settled: answered, failed or abandoned; nothing more will be told.
         sent_at: `time.monotonic()` when it was sent, where its latency is to be compared with others'; 0 where not.
-        submitted_at: the same when it came to its router, where latencies are told; 0 where not.
+        submitted_at: the same when it came to its router, where latencies are told or it had to wait; 0 where not.
         sequence: its place among the requests of its router, by when they came.
         routing_hint: what the caller tells the routing policy; never leaves the process.
+        trace: is told when it waits and when it waits no more; None where requests are not traced.
     """
 
     __slots__ = (
@@ -45,10 +54,14 @@ class RoutedCall(Call):
         "session_id",
         "settled",
         "submitted_at",
+        "trace",
     )
 
     # Of the class, since only calls of handles have one of their own: others do not pay for it.
     routing_hint: Any = None
+
+    # Where the caller knows it.
+    request_id: str = ""
 
     def __init__(
         self,
@@ -80,6 +93,7 @@ class RoutedCall(Call):
         self.submitted_at = 0.0
         self.link: ReplicaLink | None = None
         self.router: Router | None = None
+        self.trace: CallTrace | None = None
 
     # For subclasses.
 

@@ -29,7 +29,9 @@ class RequestContext:
         session_id: key of session affinity, "" if none.
         deadline: `time.monotonic()` at which nobody waits for the answer any more; None for no limit.
         began: `time.monotonic()` when its replica took it; 0 outside of replicas.
+        method: of the deployment's class; "__call__" for HTTP.
         calls: downstream calls that are not answered yet; cancelled with the request.
+        span: what traces it (`observe.spans.Span`); None where nothing does.
     """
 
     __slots__ = (
@@ -38,10 +40,12 @@ class RequestContext:
         "calls",
         "deadline",
         "deployment",
+        "method",
         "multiplexed_model_id",
         "request_id",
         "route",
         "session_id",
+        "span",
     )
 
     def __init__(
@@ -54,6 +58,7 @@ class RequestContext:
         session_id: str = "",
         deadline: float | None = None,
         began: float = 0.0,
+        method: str = "__call__",
     ) -> None:
         self.request_id = request_id
         self.app = app
@@ -63,7 +68,9 @@ class RequestContext:
         self.session_id = session_id
         self.deadline = deadline
         self.began = began
+        self.method = method
         self.calls: set[Cancellable] | None = None
+        self.span: Any = None
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (may be negative), or None where there is none."""

@@ -10,7 +10,8 @@ NO_ONGOING: Final = bytes(4)
 
 
 class CallHeader(msgspec.Struct, array_like=True, gc=False):
-    """A call of a method through a handle. `timeout_s`: seconds left, None for no limit."""
+    """A call of a method through a handle. `timeout_s`: seconds left, None for no limit. `trace`: the context of the
+    caller's span, b"" where it traces nothing."""
 
     method: str
     request_id: str
@@ -18,13 +19,15 @@ class CallHeader(msgspec.Struct, array_like=True, gc=False):
     multiplexed_model_id: str = ""
     session_id: str = ""
     timeout_s: float | None = None
+    trace: bytes = b""
 
 
 class HttpHeader(msgspec.Struct, array_like=True, gc=False):
     """An HTTP request or a WebSocket handshake; the body travels as the payload, or as chunks.
 
     `path` is decoded and complete; `root_path` is the part of it that the application does not see (the server's root
-    path and the application's route prefix). `complete` says that the payload is the whole body.
+    path and the application's route prefix). `complete` says that the payload is the whole body. `trace`: the context
+    of the proxy's span, b"" where it traces nothing.
     """
 
     method: str
@@ -43,6 +46,7 @@ class HttpHeader(msgspec.Struct, array_like=True, gc=False):
     session_id: str = ""
     timeout_s: float | None = None
     subprotocols: list[str] = []
+    trace: bytes = b""
 
 
 class HttpResponseHeader(msgspec.Struct, array_like=True, gc=False):

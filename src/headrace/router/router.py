@@ -41,6 +41,8 @@ _NOWHERE = Here()
 _MAX_SETTLED = 64
 """How many settled requests may lie in a queue beyond as many as wait."""
 
+_WAITS = 256
+
 
 class Router:
     """Routes the requests of one process to one deployment. Lives on one event loop.
@@ -53,6 +55,8 @@ class Router:
         queue: requests that wait for a replica, oldest first; may hold settled ones, which are skipped.
         queued: how many really wait.
         refused: requests for which there was no place in the queue.
+        waits: the last requests that had to wait: id, when they were sent (`time.monotonic()`), and how long they had
+            waited, seconds.
         here: where this process runs.
         reachable: the replicas that are connected; `sort` says which of them are preferred.
         compares: whether the replicas' latencies are worth comparing.
@@ -104,6 +108,7 @@ class Router:
         self._dispatching = False
         self._sequence = 0
         self.refused = 0
+        self.waits: deque[tuple[str, float, float]] = deque(maxlen=_WAITS)
         self._told = False
         self._awaiting_replicas: list[asyncio.Future[None]] = []
 
@@ -127,8 +132,12 @@ class Router:
             self.refused += 1
             self._refuse(call, BackPressureError(self.queued, self._max_queued, *self._refusal))
             return
+        if not call.submitted_at:
+            call.submitted_at = monotonic()
         self.queue.append(call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
 
@@ -157,6 +166,10 @@ class Router:
                     return
                 queue.popleft()
                 self.queued -= 1
+                now = monotonic()
+                self.waits.append((call.request_id, now, now - call.submitted_at))
+                if call.trace is not None:
+                    call.trace.sent()
                 link.send(call)
         finally:
             self._dispatching = False
@@ -169,6 +182,8 @@ class Router:
         if self.unavailable is not None:
             call.fail(DeploymentUnavailableError(self.unavailable))
             return
+        if not call.submitted_at:
+            call.submitted_at = monotonic()
         queue = self.queue
         if not queue or call.sequence < queue[0].sequence:
             queue.appendleft(call)
@@ -176,6 +191,8 @@ class Router:
             older = next((i for i, waiting in enumerate(queue) if waiting.sequence > call.sequence), len(queue))
             queue.insert(older, call)
         self.queued += 1
+        if call.trace is not None:
+            call.trace.queued()
         if not self._links:
             self._starve()
         self.dispatch()

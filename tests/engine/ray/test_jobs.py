@@ -43,9 +43,9 @@ class Version:
         return importlib.metadata.version("millstone")
 
 serve.start(http_options={"port": 0}, rest_options={"port": 0})
-for wheel in sys.argv[1:]:
-    pip = {"packages": [wheel], "pip_install_options": ["--no-index", "--disable-pip-version-check"]}
-    options = {"num_cpus": 0.1, "runtime_env": {"pip": pip}}
+for installer, options, wheel in zip(("pip", "uv"), ("pip_install_options", "uv_pip_install_options"), sys.argv[1:]):
+    packages = {"packages": [wheel], options: ["--no-index"]}
+    options = {"num_cpus": 0.1, "runtime_env": {installer: packages}}
     name = wheel.rpartition("/")[2].split("-")[1]
     handle = serve.run(Version.options(ray_actor_options=options).bind(), name=name, route_prefix=f"/{name}")
     print("version:", handle.remote().result(timeout_s=60))

@@ -17,6 +17,7 @@ import uvloop
 from headrace.engine.process import ProcessContext
 from headrace.engine.ray.records import CONTROLLER_SOCKET, REST_SOCKET
 from headrace.engine.session import CONTROLLER_ADDRESS
+from headrace.observe.log_files import LoggedProcess
 from headrace.observe.logs import configure_logging
 from headrace.wire.gate import open_gate
 from headrace.wire.relay import relay
@@ -24,7 +25,8 @@ from headrace.wire.relay import relay
 
 def main(process: ProcessContext) -> None:
     """Hand on connections until told to end."""
-    configure_logging("gate", (process.args.get("instance") or {}).get("logging"))
+    config = (process.args.get("instance") or {}).get("logging")
+    configure_logging(LoggedProcess("gate", "gate"), config, process.session_dir / "logs")
     uvloop.run(_serve(process))
 
 

@@ -25,6 +25,7 @@ from headrace.engine.ray.records import CONTROLLER, PROCESS, SESSION, Controller
 from headrace.engine.ray.waits import Starting, Waits
 from headrace.engine.resources import Allocation, Refusal, ResourceRequest
 from headrace.exceptions import StartupError
+from headrace.wire.address import gate_address
 
 if TYPE_CHECKING:
     from headrace.config.instance import InstanceConfig
@@ -313,12 +314,16 @@ class RayEngine:
     async def list(self) -> ProcessList:
         of_roots = await self._agents.processes()
         proxies = [
-            msgspec.structs.replace(process, name=f"{process.name}@{node}")
+            msgspec.structs.replace(process, name=f"{process.name}@{node}", vitals=self._vitals(node, process.name))
             for node, processes in of_roots.items()
             for process in processes
             if process.role == "proxy"
         ]
         return [*(living.record.info for living in self._living.values()), *proxies]
+
+    def _vitals(self, node: str, proxy: str) -> str:
+        record = self._agents.records.get(node)
+        return gate_address(*record.gate, f"{proxy}.vitals") if record is not None and record.gate is not None else ""
 
 
 async def connect(process: ProcessContext, config: InstanceConfig) -> RayEngine:

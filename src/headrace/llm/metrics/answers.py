@@ -14,6 +14,7 @@ from typing import Literal
 
 from headrace import metrics
 from headrace.llm.engines.protocol import AnswerTimes, EngineLoad, EngineRequest, TokenUsage
+from headrace.llm.metrics.answer_span import AnswerSpan
 
 Outcome = Literal["finished", "invalid", "overloaded", "asleep", "cancelled", "error"]
 """How a request ended: answered; wrong; refused, since too many wait or the model sleeps; given up; failed."""
@@ -39,10 +40,12 @@ class AnswerMetrics:
     Args:
         model_id: the value of the label `model`.
         paths: of the API that the model answers.
+        engine: its name, for traces.
     """
 
-    def __init__(self, model_id: str, paths: frozenset[str]) -> None:
+    def __init__(self, model_id: str, paths: frozenset[str], engine: str = "") -> None:
         self.model_id = model_id
+        self.engine = engine
         self._paths = paths
         self._requests = metrics.Counter(
             "serve_llm_requests", "Requests to models that have ended.", tag_keys=(*_KEYS, "path", "outcome")
@@ -100,6 +103,7 @@ class AnswerMetrics:
         request, usage, times = record.request, record.usage, record.times
         if outcome == "finished" and usage is not None and usage.failed:
             outcome = "error"
+        record.span.ended(record, outcome)
         tags = {"model": self.model_id, "adapter": record.adapter}
         path = request.path if request.path in self._paths else "other"
         self._requests.inc(1, {**tags, "path": path, "outcome": outcome})
@@ -135,15 +139,17 @@ class AnswerRecord:
         times: of its answer, filled in as they pass.
         usage: what the engine counts; None where it does not.
         adapter: the name of the LoRA adapter that answers; "" for the base model.
+        span: what traces it.
     """
 
-    __slots__ = ("_ended", "_metrics", "adapter", "request", "times", "usage")
+    __slots__ = ("_ended", "_metrics", "adapter", "request", "span", "times", "usage")
 
     def __init__(self, metrics: AnswerMetrics, request: EngineRequest) -> None:
         self.request = request
         self.times = AnswerTimes(time.time())
         self.usage: TokenUsage | None = None
         self.adapter = ""
+        self.span = AnswerSpan(metrics.model_id, metrics.engine, request.path)
         self._metrics = metrics
         self._ended = False
 

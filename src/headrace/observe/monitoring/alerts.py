@@ -58,7 +58,7 @@ def _requests(objectives: Objectives) -> tuple[Alert, ...]:
         total(BY_DEPLOYMENT, rate("serve_deployment_processing_latency_ms_count", "", "5m")),
     )
     refused = share(
-        total("application, route", rate("serve_num_http_requests_total", 'route!="", status_code=~"5.."', "5m")),
+        total("application, route", rate("serve_num_http_requests_total", 'route!="", status_code=~"5..|408"', "5m")),
         total("application, route", rate("serve_num_http_requests_total", 'route!=""', "5m")),
     )
     return (
@@ -76,9 +76,9 @@ def _requests(objectives: Objectives) -> tuple[Alert, ...]:
             expression=f"{refused} > {objectives.error_share:g}",
             lasting="5m",
             severity="critical",
-            summary="{{ $value | humanizePercentage }} of the HTTP requests to {{ $labels.route }} get a 5xx",
+            summary="{{ $value | humanizePercentage }} of the HTTP requests to {{ $labels.route }} get a 5xx or 408",
             advice="500: user code raises, see HeadraceErrorRate. 503: requests are refused, or there is no replica. "
-            "504: request_timeout_s passes.",
+            "408: request_timeout_s passes.",
         ),
         Alert(
             name="HeadraceLatencyP99",
