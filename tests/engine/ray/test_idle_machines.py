@@ -71,3 +71,10 @@ def test_a_machine_that_is_called_up_has_to_wait_again() -> None:
     assert idle.wake("a")
     assert not idle.wake("a")
     assert not idle.may_rest("a", busy=False, now=31.0)
+
+
+def test_a_machine_that_is_only_asked_what_runs_there_rests_all_the_same() -> None:
+    idle = IdleMachines(rest_after_s=30.0)
+    assert not idle.may_rest("a", busy=False, now=0.0)
+    assert not idle.wake("a")
+    assert idle.may_rest("a", busy=False, now=30.0)

@@ -38,9 +38,14 @@ class IdleMachines:
         return now - self._idle_since.setdefault(name, now) >= self._rest_after_s
 
     def wake(self, name: str) -> bool:
-        """A machine is to have an agent again. Whether it had none."""
+        """A machine is to have an agent again. Whether it had none.
+
+        One that has an agent goes on towards its rest: who only asks what runs there gives it nothing to do.
+        """
+        if self.resting.pop(name, None) is None:
+            return False
         self._idle_since.pop(name, None)
-        return self.resting.pop(name, None) is not None
+        return True
 
 
 async def listens(address: tuple[str, int] | None) -> bool:
