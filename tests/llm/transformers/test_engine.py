@@ -97,7 +97,13 @@ async def test_an_answer_is_kept_to_an_expression_or_a_choice(engine: Transforme
 
 
 async def test_a_required_tool_is_called_even_by_a_random_model(engine: TransformersEngine) -> None:
-    parameters = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]}
+    # Closed: the model would go on with members of its own until its tokens are used up.
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
     _, answer = await ask(
         engine, CHAT, messages=chat(), tools=tools, tool_choice="required", max_tokens=600, parallel_tool_calls=False
