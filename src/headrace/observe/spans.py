@@ -216,12 +216,8 @@ class Tracer:
         known = self._not_sampled(around)
         if known is not None:
             return known
-        attributes = {
-            "headrace.application": app,
-            "headrace.deployment": deployment,
-            "headrace.replica": self._replica_id,
-            "headrace.request_id": request_id,
-        }
+        attributes = _of_call(app, deployment, request_id)
+        attributes["headrace.replica"] = self._replica_id
         span = self._otel.start_span(f"{deployment}.{method}", around, SpanKind.SERVER, attributes)
         return Span(self, span, around)
 
@@ -231,11 +227,7 @@ class Tracer:
         known = self._not_sampled(around)
         if known is not None:
             return known
-        attributes = {
-            "headrace.application": app,
-            "headrace.deployment": deployment,
-            "headrace.request_id": request_id,
-        }
+        attributes = _of_call(app, deployment, request_id)
         span = self._otel.start_span(f"{deployment}.{method}", around, SpanKind.CLIENT, attributes)
         return Span(self, span, around)
 
@@ -305,6 +297,15 @@ _EMPTY = Context()
 def _sendable(text: str) -> str:
     """One span with half a character in it would have its whole batch refused."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _of_call(app: str, deployment: str, request_id: str) -> dict[str, str]:
+    """What both ends of a call say of it."""
+    return {
+        "headrace.application": app,
+        "headrace.deployment": deployment,
+        "headrace.request_id": request_id,
+    }
 
 
 def _around(wire: bytes) -> Context:

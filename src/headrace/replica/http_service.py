@@ -260,7 +260,7 @@ class HttpService:
                 "request %s to %s failed: %s", context.request_id, self._service.deployment, trace, extra=extra
             )
             if context.span is not None:
-                context.span.failed(error, user_traceback(error))
+                context.span.failed(error, trace)
         refused = response.status < 500 and response.status not in _UNANSWERED  # as the client's mistake
         failure = None if refused else type(error).__name__
         if call.finished:

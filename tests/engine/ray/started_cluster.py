@@ -98,9 +98,14 @@ class StartedCluster:
 
     def headrace(self, *arguments: str) -> str:
         """Run a command on the cluster."""
+        cluster = {"HEADRACE_ENGINE": "ray", "HEADRACE_RAY_ADDRESS": self.address}
+        return self.run(str(self.python), "-m", "headrace", *arguments, **cluster)
+
+    def run(self, *command: str, **more: str) -> str:
+        """What a command prints that must succeed."""
         done = subprocess.run(
-            [str(self.python), "-m", "headrace", *arguments],
-            env={**self.environment(), "HEADRACE_ENGINE": "ray", "HEADRACE_RAY_ADDRESS": self.address},
+            command,
+            env={**self.environment(), **more},
             cwd=ROOT,
             capture_output=True,
             text=True,

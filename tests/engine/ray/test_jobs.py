@@ -73,16 +73,7 @@ class ClusterForJobs(StartedCluster):
         (working_dir / "script.py").write_text(script)
         options = ("--address", self.jobs, "--working-dir", str(working_dir))
         options += ("--runtime-env-json", json.dumps(runtime_env))
-        done = subprocess.run(
-            [*self.ray("job", "submit", *options, "--", "python", "script.py", *arguments)],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self.run(*self.ray("job", "submit", *options, "--", "python", "script.py", *arguments))
 
 
 def thin_environment(folder: Path) -> Path:
